@@ -1,0 +1,235 @@
+"""Requests in, structures out: the generator that the command line and Python share.
+
+    >>> pipe = MolgenPipeline.from_pretrained("path/to/checkpoint")
+    >>> requests = [SampleRequest(id="a", kind="molecule", num_atoms=9, seed=1)]
+    >>> structures = pipe(requests)
+
+Shapes: b structures, n atom slots, c latent channels, u distinct conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase.geometry import cellpar_to_cell
+from diffusers import FlowMatchEulerDiscreteScheduler
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from polydit.core.errors import InputError
+from polydit.core.nn.modulation import ModulationTable
+from polydit.core.nn.patterns import padding_of
+from polydit.core.pipeline import Pipeline
+from polydit.core.sampling.guidance import guide
+from polydit.core.sampling.loop import denoise
+from polydit.molgen.batch import KIND_LABELS
+from polydit.molgen.data.structure import Rejected, Structure
+from polydit.molgen.model import NULL, AtomAutoencoder, DecodedAtoms, LatentDiT
+from polydit.molgen.train import ANGSTROM_PER_NM, centred
+
+FIRST_TIME = 0.01  # ADiT's time grid runs from here to 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRequest:
+    """One structure to generate.
+
+    Args:
+        id: Name of the result.
+        kind: "molecule" or "crystal".
+        num_atoms: Number of atoms.
+        seed: Seed of its noise; equal seeds give equal noise in any batch.
+        spacegroup: Space group to ask for, 1..230; 0 = none.
+    """
+
+    id: str
+    kind: Literal["molecule", "crystal"]
+    num_atoms: int
+    seed: int
+    spacegroup: int = 0
+
+
+def flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Euler steps on the straight path, as ADiT takes them."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
+
+
+class MolgenPipeline(Pipeline):
+    """ADiT: latent DiT and decoder.
+
+    Args:
+        autoencoder: Trained autoencoder.
+        denoiser: Trained latent DiT.
+        scheduler: A flow-matching scheduler of diffusers that accepts `sigmas`.
+        size_histograms: Atoms per structure in the training data, {kind: {"9": count}}.
+        elements: Atomic numbers in the training data, {kind: [...]}.
+        num_steps: Default number of network calls per sample.
+        guidance_scale: Default guidance scale; 1 = none.
+    """
+
+    components_by_name = {  # noqa: RUF012  the names are fixed by diffusers' folder layout
+        "autoencoder": AtomAutoencoder,
+        "denoiser": LatentDiT,
+        "scheduler": FlowMatchEulerDiscreteScheduler,
+    }
+
+    def __init__(
+        self,
+        autoencoder: AtomAutoencoder,
+        denoiser: LatentDiT,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        size_histograms: dict[str, dict[str, int]] | None = None,
+        elements: dict[str, list[int]] | None = None,
+        num_steps: int = 100,
+        guidance_scale: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
+        self.register_to_config(
+            size_histograms=size_histograms or {},
+            elements=elements or {},
+            num_steps=num_steps,
+            guidance_scale=guidance_scale,
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        requests: Sequence[SampleRequest],
+        *,
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> list[Structure | Rejected]:
+        """Generate one structure per request, in their order. Best when the requests have similar sizes.
+
+        Numbers that describe no structure (say, a negative lattice length) come back as `Rejected`.
+
+        Args:
+            requests: What to generate; any mixture of kinds and sizes.
+            num_steps: Network calls per sample (guidance doubles each), at least 2; None = the checkpoint's default.
+            guidance_scale: 1 = no guidance, 0 = without labels; None = the checkpoint's default.
+            on_step: Told (calls done, calls in all).
+
+        Raises:
+            InputError: If `num_steps` is below 2.
+        """
+        if not requests:
+            return []
+        steps = self.config.num_steps if num_steps is None else num_steps
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        if steps < 2:
+            raise InputError(f"{steps} steps are too few", where="num_steps", expected="2 or more")
+        sizes = torch.tensor([r.num_atoms for r in requests])
+        mask = padding_of(sizes, int(sizes.max())).to(self.device)
+        latents = self.generate_latents(requests, mask, steps, scale, on_step)
+        decoded = self.autoencoder.decode(self.autoencoder.denormalize(latents).to(self.autoencoder.dtype), mask)
+        return to_structures(requests, decoded)
+
+    def generate_latents(
+        self,
+        requests: Sequence[SampleRequest],
+        mask: Bool[Tensor, "b n"],
+        num_steps: int,
+        guidance_scale: float,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Float[Tensor, "b n c"]:
+        """Clean latents in float32: `num_steps` calls on the grid t = 0.01 .. 1, the last prediction is the sample."""
+        predict = _GuidedDenoiser(self.denoiser, requests, mask, guidance_scale)
+        noise = self.prior(requests, mask.shape[1]).to(self.device)
+        times = np.linspace(FIRST_TIME, 1.0, num_steps)
+        self.scheduler.set_timesteps(sigmas=(1.0 - times[:-1]).tolist(), device=self.device)
+        return denoise(
+            predict,
+            noise,
+            self.scheduler,
+            prediction="data",
+            self_condition=True,
+            finish_with_prediction=True,
+            on_step=on_step,
+        )
+
+    def prior(self, requests: Sequence[SampleRequest], slots: int) -> Float[Tensor, "b n c"]:
+        """Noise per request from its own seed, mean-free over its atoms; zeros in padding.
+
+        The published code subtracts the mean over padding too; then an item's noise would depend on its batch.
+        """
+        channels = self.denoiser.config.latent_channels
+        noise = torch.zeros(len(requests), slots, channels)
+        for row, request in enumerate(requests):
+            generator = torch.Generator("cpu").manual_seed(request.seed)
+            noise[row, : request.num_atoms] = torch.randn(request.num_atoms, channels, generator=generator)
+        return centred(noise, padding_of(torch.tensor([r.num_atoms for r in requests]), slots))
+
+
+class _GuidedDenoiser:
+    """The denoiser with labels, padding and guidance bound: one batch per call, modulation once per condition."""
+
+    def __init__(
+        self, denoiser: LatentDiT, requests: Sequence[SampleRequest], mask: Bool[Tensor, "b n"], scale: float
+    ) -> None:
+        labels = torch.tensor([(KIND_LABELS[r.kind], r.spacegroup) for r in requests], device=mask.device)
+        null = torch.full_like(labels, NULL)
+        # scale 1 needs only the conditional half, scale 0 only the unconditional one
+        self.doubled = scale not in (0.0, 1.0)
+        self.scale = scale
+        rows = torch.cat([labels, null]) if self.doubled else (null if scale == 0.0 else labels)
+        self.conditions, self.row_of_item = rows.unique(dim=0, return_inverse=True)
+        self.mask = None if bool(mask.all()) else (torch.cat([mask, mask]) if self.doubled else mask)
+        self.denoiser = denoiser
+
+    def __call__(self, x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
+        dtype = self.denoiser.dtype
+        prediction = self.denoiser(
+            self._inputs(x).to(dtype),
+            mask=self.mask,
+            self_condition=None if previous is None else self._inputs(previous).to(dtype),
+            modulation=self._modulation(1.0 - timestep / 1000.0),
+        ).float()
+        if not self.doubled:
+            return prediction
+        conditional, unconditional = prediction.chunk(2)
+        return guide(conditional, unconditional, self.scale)
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x]) if self.doubled else x
+
+    def _modulation(self, t: Tensor) -> ModulationTable:
+        kind, spacegroup = self.conditions.unbind(1)
+        times = t.to(self.conditions.device, torch.float32).expand(len(self.conditions))
+        return self.denoiser.modulate(times, kind, spacegroup).rows(self.row_of_item)
+
+
+def to_structures(requests: Sequence[SampleRequest], decoded: DecodedAtoms) -> list[Structure | Rejected]:
+    """Decoded numbers as structures; numbers that describe none are rejected with a reason, nothing is mended."""
+    types = decoded.type_logits.float().argmax(-1).clamp(min=1).cpu().numpy()
+    positions = (decoded.positions_nm.double() * ANGSTROM_PER_NM).cpu().numpy()
+    frac = decoded.frac_coords.double().cpu().numpy()
+    lengths, angles = decoded.lengths_scaled.double().cpu().numpy(), decoded.angles.double().cpu().numpy()
+    results: list[Structure | Rejected] = []
+    for i, request in enumerate(requests):
+        n = request.num_atoms
+        common: dict[str, Any] = {"id": request.id, "numbers": types[i, :n], "properties": {"seed": request.seed}}
+        try:
+            if request.kind == "molecule":
+                results.append(Structure(positions=positions[i, :n] - positions[i, :n].mean(0), **common))
+            else:
+                cell = _cell(lengths[i] * n ** (1 / 3), angles[i])
+                common["spacegroup"] = request.spacegroup
+                results.append(Structure(positions=(frac[i, :n] % 1.0) @ cell, cell=cell, **common))
+        except InputError as error:
+            results.append(Rejected(source=request.id, reason=error.problem))
+    return results
+
+
+def _cell(lengths: Float[np.ndarray, " 3"], angles: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
+    """Rows = lattice vectors, the first along x, the second in the xy plane; from Å and radians."""
+    cos = np.cos(angles)
+    volume_squared = 1.0 - cos @ cos + 2.0 * cos.prod()
+    if not (lengths > 0.0).all() or not volume_squared > 0.0:
+        raise InputError(f"no cell has lengths {np.round(lengths, 2)} Å and angles {np.round(np.rad2deg(angles), 1)}°")
+    return np.array(cellpar_to_cell([*lengths, *np.rad2deg(angles)]))

@@ -1,0 +1,1 @@
+"""The shared core: everything that two domains use. It knows no domain."""

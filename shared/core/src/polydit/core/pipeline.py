@@ -1,0 +1,65 @@
+"""What every domain's generator inherits: diffusers' pipeline, loaded from a local folder and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from diffusers import DiffusionPipeline
+
+from polydit.core.errors import CheckpointError
+
+
+class Pipeline(DiffusionPipeline):
+    """A `DiffusionPipeline` that loads its own component classes from a local folder.
+
+    diffusers imports whatever module the checkpoint's `model_index.json` names. Ours names its classes itself, so a
+    checkpoint decides nothing about code, and loading never looks at a network.
+    """
+
+    components_by_name: ClassVar[dict[str, type]]
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> Pipeline:
+        """Load from a folder that `save_pretrained` wrote.
+
+        Args:
+            folder: Checkpoint folder.
+            options: For each network's `from_pretrained`, such as `torch_dtype`.
+
+        Raises:
+            CheckpointError: If the folder is not a checkpoint of this pipeline, or a file of it is damaged.
+        """
+        folder = Path(folder)
+        index = cls._read_index(folder)
+        components = {name: cls._load(kind, folder, name, options) for name, kind in cls.components_by_name.items()}
+        settings = {key: value for key, value in index.items() if not key.startswith("_") and key not in components}
+        return cls(**components, **settings)
+
+    @classmethod
+    def _read_index(cls, folder: Path) -> dict[str, Any]:
+        path = folder / "model_index.json"
+        try:
+            index: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise CheckpointError("this is no checkpoint folder", where=str(folder), expected=path.name) from error
+        except ValueError as error:
+            raise CheckpointError(f"the file is damaged ({error})", where=str(path)) from error
+        if index.get("_class_name") != cls.__name__:
+            raise CheckpointError(
+                f"the checkpoint is of another kind: {index.get('_class_name')}", where=str(folder), expected=cls.__name__
+            )
+        return index
+
+    @staticmethod
+    def _load(kind: type, folder: Path, name: str, options: dict[str, Any]) -> Any:
+        part = folder / name
+        if not part.is_dir():
+            raise CheckpointError(f"the checkpoint lacks its part {name!r}", where=str(folder))
+        try:
+            if hasattr(kind, "set_timesteps"):
+                return kind.from_pretrained(part)
+            return kind.from_pretrained(part, low_cpu_mem_usage=False, local_files_only=True, **options).eval()
+        except Exception as error:  # safetensors, json and diffusers raise many kinds for a damaged part
+            raise CheckpointError(f"the part {name!r} cannot be read ({error})", where=str(part)) from error

@@ -1,0 +1,58 @@
+"""The order of training items as a function of (seed, step) alone: that is what makes resuming exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+
+class BatchStream:
+    """Endless batches of indices; every epoch is a permutation of all items.
+
+    Batch `k` depends on the seed and `k` only, not on what was drawn before, nor on the number of processes.
+
+    Args:
+        count: Number of items, or their sizes: then each batch holds items of similar size, so that padding is small.
+        batch_size: Items in a batch. The last items of an epoch that do not fill a batch are left out of that epoch.
+        seed: Seed of the order.
+        window: With sizes: an epoch is sorted by size inside windows of this many batches, then the batches are shuffled.
+    """
+
+    def __init__(self, count: int | Sequence[int], batch_size: int, seed: int = 0, *, window: int = 32) -> None:
+        self.sizes = None if isinstance(count, int) else np.asarray(count)
+        self.count = count if isinstance(count, int) else len(count)
+        if self.count < batch_size:
+            raise ValueError(f"{self.count} items cannot fill a batch of {batch_size}; lower the batch size")
+        self.batch_size, self.seed, self.window = batch_size, seed, window
+        self._epoch, self._order = -1, np.empty((0, batch_size), dtype=np.int64)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole batches in one pass over the items."""
+        return self.count // self.batch_size
+
+    def __getitem__(self, batch: int) -> Int[np.ndarray, " b"]:
+        """Indices of batch number `batch` since the start of training."""
+        epoch, position = divmod(batch, self.batches_per_epoch)
+        if epoch != self._epoch:
+            self._order, self._epoch = self._arrange(epoch), epoch
+        return self._order[position]
+
+    def from_batch(self, first: int) -> Iterator[list[int]]:
+        """Batches from number `first` on, for a data loader's `batch_sampler`."""
+        while True:
+            yield self[first].tolist()
+            first += 1
+
+    def _arrange(self, epoch: int) -> Int[np.ndarray, "batches b"]:
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.count)[: self.batches_per_epoch * self.batch_size]
+        if self.sizes is None:
+            return order.reshape(-1, self.batch_size)
+        span = self.window * self.batch_size
+        for start in range(0, len(order), span):
+            part = order[start : start + span]
+            order[start : start + span] = part[np.argsort(self.sizes[part], kind="stable")]
+        return rng.permutation(order.reshape(-1, self.batch_size))
