@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_generator, item_seed
-from polydit.core.training.trainer import Trainer
+from polydit.core.training.config import TrainConfig
+from polydit.core.training.trainer import Task, Trainer
 from polydit.molgen.batch import collate
 from polydit.molgen.canonical import canonical
 from polydit.molgen.data.structure import Structure
@@ -22,7 +23,7 @@ from polydit.molgen.pipeline import MolgenPipeline, flow_scheduler
 from polydit.molgen.recipe import Recipe
 from polydit.molgen.train import Augmentation, AutoencoderLoss, AutoencoderTask, DenoiserTask
 
-Progress = Callable[[str, int, int, dict[str, float]], None]
+Progress = Callable[[str, int, int, dict[str, Any]], None]
 
 
 def prepare(structures: Sequence[Structure], recipe: Recipe) -> list[Structure]:
@@ -45,22 +46,29 @@ def prepare(structures: Sequence[Structure], recipe: Recipe) -> list[Structure]:
     return [canonical(s) for s in structures]
 
 
-def fit(structures: Sequence[Structure], recipe: Recipe, out: Path, progress: Progress | None = None) -> Path:
+def fit(
+    structures: Sequence[Structure],
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
     """Train both networks and save a pipeline; run again after an interruption and it goes on.
 
     Args:
         structures: Training structures, molecules or crystals or both.
         recipe: Sizes and settings.
         out: Run folder; the checkpoint is `out/checkpoint`.
+        device: "auto", or "cpu" to leave accelerators alone.
         progress: Told (stage, step, steps, scalars).
 
     Returns:
         The checkpoint folder.
     """
     items = prepare(structures, recipe)
-    sizes = [s.num_atoms for s in items]
-    autoencoder = _fit_autoencoder(items, sizes, recipe, out / "autoencoder", progress)
-    denoiser = _fit_denoiser(items, sizes, autoencoder, recipe, out / "denoiser", progress)
+    autoencoder = _fit_autoencoder(items, recipe, _Stage("autoencoder", out, device, progress))
+    denoiser = _fit_denoiser(items, autoencoder, recipe, _Stage("denoiser", out, device, progress))
     pipeline = MolgenPipeline(
         autoencoder=autoencoder,
         denoiser=denoiser,
@@ -73,6 +81,16 @@ def fit(structures: Sequence[Structure], recipe: Recipe, out: Path, progress: Pr
     pipeline.save_pretrained(out / "checkpoint")
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     return out / "checkpoint"
+
+
+def build_autoencoder(recipe: Recipe) -> AtomAutoencoder:
+    """An untrained autoencoder of the recipe's size."""
+    return AtomAutoencoder(latent_channels=recipe.latent_channels, **asdict(recipe.autoencoder))
+
+
+def build_denoiser(recipe: Recipe) -> LatentDiT:
+    """An untrained denoiser of the recipe's size."""
+    return LatentDiT(latent_channels=recipe.latent_channels, modulation=recipe.modulation, **asdict(recipe.denoiser))
 
 
 def size_histograms(structures: Sequence[Structure]) -> dict[str, dict[str, int]]:
@@ -91,12 +109,32 @@ def elements(structures: Sequence[Structure]) -> dict[str, list[int]]:
     return {kind: sorted(numbers) for kind, numbers in sorted(found.items())}
 
 
-def _fit_autoencoder(
-    items: Sequence[Structure], sizes: Sequence[int], recipe: Recipe, out: Path, progress: Progress | None
-) -> AtomAutoencoder:
+@dataclass(frozen=True)
+class _Stage:
+    """One of the two trainings: where it writes, on what it runs, whom it tells."""
+
+    name: str
+    out: Path
+    device: str
+    progress: Progress | None
+
+    def trainer(self, task: Task, items: Sequence[Structure], config: TrainConfig) -> Trainer:
+        sizes, kinds = [s.num_atoms for s in items], [s.kind for s in items]
+        folder = self.out / self.name
+        return Trainer(
+            task, items, collate, config, folder, sizes=sizes, groups=kinds, device=self.device, on_step=self._tell(config)
+        )
+
+    def _tell(self, config: TrainConfig) -> Callable[[int, dict[str, Any]], None] | None:
+        if (progress := self.progress) is None:
+            return None
+        return lambda step, scalars: progress(self.name, step, config.steps, scalars)
+
+
+def _fit_autoencoder(items: Sequence[Structure], recipe: Recipe, stage: _Stage) -> AtomAutoencoder:
     config = recipe.autoencoder_training
     torch.manual_seed(item_seed(config.seed, "autoencoder"))
-    model = AtomAutoencoder(latent_channels=recipe.latent_channels, **asdict(recipe.autoencoder))
+    model = build_autoencoder(recipe)
     task = AutoencoderTask(
         model,
         AutoencoderLoss(kl=recipe.kl),
@@ -106,44 +144,29 @@ def _fit_autoencoder(
             noise_positions=recipe.noise_positions,
         ),
     )
-    trainer = Trainer(task, items, collate, config, out, sizes=sizes, on_step=_on_step("autoencoder", config.steps, progress))
-    trainer.fit()
-    trainer.apply_ema()
+    stage.trainer(task, items, config).fit()
     set_latent_scale(model.eval(), items)
     return model
 
 
 def _fit_denoiser(
-    items: Sequence[Structure],
-    sizes: Sequence[int],
-    autoencoder: AtomAutoencoder,
-    recipe: Recipe,
-    out: Path,
-    progress: Progress | None,
+    items: Sequence[Structure], autoencoder: AtomAutoencoder, recipe: Recipe, stage: _Stage
 ) -> LatentDiT:
     config = recipe.denoiser_training
     torch.manual_seed(item_seed(config.seed, "denoiser"))
-    model = LatentDiT(
-        latent_channels=recipe.latent_channels, modulation=recipe.modulation, **asdict(recipe.denoiser)
-    )
+    model = build_denoiser(recipe)
     task = DenoiserTask(
         model,
         autoencoder,
         label_dropout=recipe.label_dropout,
         self_condition=recipe.self_condition,
         rotate=recipe.pose == "random",
+        geometric_weight=recipe.geometric_loss,
     )
-    trainer = Trainer(task, items, collate, config, out, sizes=sizes, on_step=_on_step("denoiser", config.steps, progress))
+    trainer = stage.trainer(task, items, config)
     autoencoder.to(trainer.accelerator.device)
     trainer.fit()
-    trainer.apply_ema()
     return model.eval()
-
-
-def _on_step(stage: str, steps: int, progress: Progress | None) -> Callable[[int, dict[str, float]], None] | None:
-    if progress is None:
-        return None
-    return lambda step, scalars: progress(stage, step, steps, scalars)
 
 
 @torch.no_grad()

@@ -1,12 +1,10 @@
-"""A whole training run as data: what `molgen train` reads from its TOML file and from `--set`. No heavy imports."""
+"""A whole training run as data: what `molgen train` reads from a TOML file and from `--set`. No heavy imports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-from polydit.core.errors import InputError
 from polydit.core.training.config import TrainConfig
 
 
@@ -49,7 +47,7 @@ class Recipe:
         guidance_scale: Default guidance, stored with the checkpoint; 1 = none.
     """
 
-    pose: str = "canonical"
+    pose: Literal["canonical", "random"] = "canonical"
     latent_channels: int = 8
     kl: float = 1e-5
     mask_types: float = 0.0
@@ -59,41 +57,8 @@ class Recipe:
     geometric_loss: float = 0.0
     autoencoder: NetworkSize = field(default_factory=lambda: NetworkSize(width=128, depth=3, heads=4))
     denoiser: NetworkSize = field(default_factory=lambda: NetworkSize(width=224, depth=7, heads=7))
-    modulation: str = "adaln_single"
+    modulation: Literal["adaln", "adaln_single"] = "adaln_single"
     autoencoder_training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4000, learning_rate=1e-3))
     denoiser_training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=20000, learning_rate=1e-3))
     num_steps: int = 50
     guidance_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.pose not in ("canonical", "random"):
-            raise InputError(f"unknown pose {self.pose!r}", where="pose", expected="canonical or random")
-        if self.modulation not in ("adaln", "adaln_single"):
-            raise InputError(f"unknown modulation {self.modulation!r}", where="modulation", expected="adaln or adaln_single")
-
-
-def updated(settings: Any, changes: Mapping[str, Any], where: str = "") -> Any:
-    """A settings dataclass with a nested mapping laid over it.
-
-    Raises:
-        InputError: If a key is unknown (with the known ones) or a value has another type.
-    """
-    known = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    new: dict[str, Any] = {}
-    for key, value in changes.items():
-        name = f"{where}.{key}" if where else key
-        if key not in known:
-            raise InputError(f"unknown setting {name!r}", expected="one of " + ", ".join(sorted(known)))
-        current = known[key]
-        if is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise InputError(f"{name} is a table of settings", where=name, expected=f"{name}.<setting> = value")
-            new[key] = updated(current, value, name)
-        elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-            new[key] = float(value)
-        elif type(value) is not type(current):
-            expected = f"{type(current).__name__}, such as {current!r}"
-            raise InputError(f"{value!r} does not fit", where=name, expected=expected)
-        else:
-            new[key] = value
-    return replace(settings, **new)

@@ -18,6 +18,7 @@ from polydit.core.nn.embeddings import drop_labels
 from polydit.core.objectives.flow import FlowMatching
 from polydit.core.objectives.times import UniformTimes
 from polydit.molgen.batch import CRYSTAL, MOLECULE, AtomBatch
+from polydit.molgen.gfmdiff.loss import count_neighbours, geometric_loss
 from polydit.molgen.model import NULL, AtomAutoencoder, DecodedAtoms, LatentDiT, Posterior
 
 ANGSTROM_PER_NM = 10.0
@@ -159,6 +160,7 @@ class DenoiserTask:
         label_dropout: Probability that kind, and independently space group, become null. Published: 0.1.
         self_condition: Probability that a batch sees a first prediction of its own. Published: 0.5.
         rotate: Rotate each structure at random before it is encoded; off with canonical poses.
+        geometric_weight: Weight of GFMDiff's geometric loss on the decoded prediction of molecules; 0 = off.
     """
 
     model: LatentDiT
@@ -167,6 +169,7 @@ class DenoiserTask:
     label_dropout: float = 0.1
     self_condition: float = 0.5
     rotate: bool = False
+    geometric_weight: float = 0.0
 
     def __post_init__(self) -> None:
         self.autoencoder.requires_grad_(False).eval()
@@ -189,7 +192,31 @@ class DenoiserTask:
         prediction = model(sample.x_t, sample.t, **labels, mask=batch.mask, self_condition=previous)
         per_structure = self.objective.loss(prediction, sample, batch.mask)
         plain = ((prediction.float() - latents).square().mean(-1) * batch.mask).sum() / batch.mask.sum()
-        return {"loss": per_structure.mean(), "latent_mse": plain}
+        if not self.geometric_weight:
+            return {"loss": per_structure.mean(), "latent_mse": plain}
+        geometric = self.geometric(prediction, sample.t, batch)
+        return {
+            "loss": per_structure.mean() + self.geometric_weight * geometric,
+            "latent_mse": plain,
+            "geometric": geometric,
+        }
+
+    def geometric(
+        self, prediction: Float[Tensor, "b n c"], t: Float[Tensor, " b"], batch: AtomBatch
+    ) -> Float[Tensor, ""]:
+        """GFMDiff's geometric loss of the decoded prediction, weighted by t: early predictions are no structures yet.
+
+        Published training weights it by the signal level α_t too; crystals, whose bonds cross the cell, do not count.
+        """
+        decoded = self.autoencoder.decode(self.autoencoder.denormalize(prediction.float()), batch.mask)
+        mask = batch.mask.float()
+        per_structure = geometric_loss(
+            decoded.positions_nm.float() * ANGSTROM_PER_NM,
+            decoded.type_logits.float().softmax(-1),
+            mask,
+            count_neighbours(batch.positions, batch.numbers, mask),
+        )
+        return (per_structure * t * (batch.kind == MOLECULE)).mean()
 
     @torch.no_grad()
     def encode(self, batch: AtomBatch, generator: torch.Generator) -> Float[Tensor, "b n c"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +36,9 @@ class TrainConfig:
     muon_learning_rate: float = 0.0
     weight_decay: float = 0.0
     warmup: int = 100
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "constant"] = "cosine"
     accumulate: int = 1
-    precision: str = "bf16"
+    precision: Literal["bf16", "no"] = "bf16"
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
@@ -45,6 +46,13 @@ class TrainConfig:
     keep: int = 2
     log_every: int = 20
     max_bad_steps: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "save_every", "keep", "log_every", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
 
     def learning_rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step: a function of the step alone, so that a resumed run agrees."""

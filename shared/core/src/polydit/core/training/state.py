@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from polydit.core.errors import CheckpointError
+from polydit.core.jobs.files import atomic_file, naming_write_errors
 
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
@@ -25,12 +24,8 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Pat
     """Write one checkpoint and drop the oldest beyond `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    draft = path.with_suffix(f".tmp{os.getpid()}")
-    with draft.open("wb") as file:
+    with naming_write_errors(folder), atomic_file(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
     for _, old in saved_steps(folder)[:-keep]:
         old.unlink()
     for torn in folder.glob("*.tmp*"):
@@ -54,7 +49,3 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
         ) from error
     return state
 
-
-def clear(folder: Path) -> None:
-    """Forget all checkpoints of a run."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Batches by number."""
+
+    def __getitem__(self, batch: int) -> Int[np.ndarray, " b"]:
+        """Indices of batch number `batch` since the start of training."""
+        ...
 
 
 class BatchStream:
@@ -40,12 +50,6 @@ class BatchStream:
             self._order, self._epoch = self._arrange(epoch), epoch
         return self._order[position]
 
-    def from_batch(self, first: int) -> Iterator[list[int]]:
-        """Batches from number `first` on, for a data loader's `batch_sampler`."""
-        while True:
-            yield self[first].tolist()
-            first += 1
-
     def _arrange(self, epoch: int) -> Int[np.ndarray, "batches b"]:
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(self.count)[: self.batches_per_epoch * self.batch_size]
@@ -56,3 +60,30 @@ class BatchStream:
             part = order[start : start + span]
             order[start : start + span] = part[np.argsort(self.sizes[part], kind="stable")]
         return rng.permutation(order.reshape(-1, self.batch_size))
+
+
+class InterleavedStream:
+    """Batches of one group each, the groups taking turns: batch k is of group k modulo the number of groups.
+
+    With as many micro-batches per step as groups, every step sees every group, without padding one to another's sizes.
+
+    Args:
+        groups: Group of each item; groups take turns in the order of their first item.
+        sizes: Size of each item.
+        batch_size: Items in a batch.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, groups: Sequence[Hashable], sizes: Sequence[int], batch_size: int, seed: int = 0) -> None:
+        members: dict[Hashable, list[int]] = {}
+        for index, group in enumerate(groups):
+            members.setdefault(group, []).append(index)
+        self._members = [np.array(indices) for indices in members.values()]
+        self._streams = [
+            BatchStream([sizes[i] for i in indices], batch_size, seed) for indices in members.values()
+        ]
+
+    def __getitem__(self, batch: int) -> Int[np.ndarray, " b"]:
+        """Indices of batch number `batch` since the start of training."""
+        turn, group = divmod(batch, len(self._streams))
+        return self._members[group][self._streams[group][turn]]

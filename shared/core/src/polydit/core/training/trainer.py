@@ -12,7 +12,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,7 +28,7 @@ from polydit.core.report.plots import line_plot
 from polydit.core.training.config import TrainConfig
 from polydit.core.training.optim import build_optimizers, set_learning_rate
 from polydit.core.training.state import load_newest, save_state
-from polydit.core.training.stream import BatchStream
+from polydit.core.training.stream import BatchStream, InterleavedStream, Stream
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Trainer:
         config: Settings.
         out: Folder of the run: `metrics.jsonl`, `loss.svg`, `state/step-*.pt`.
         sizes: Size of each item; then batches hold items of similar size.
+        groups: Group of each item; then each micro-batch is of one group, and the groups take turns.
+        device: "auto", or "cpu" to leave accelerators alone.
         on_step: Told (steps done, scalars) after each logged step, for a progress bar.
     """
 
@@ -66,23 +68,28 @@ class Trainer:
         out: Path,
         *,
         sizes: Sequence[int] | None = None,
-        on_step: Callable[[int, dict[str, float]], None] | None = None,
+        groups: Sequence[Hashable] | None = None,
+        device: str = "auto",
+        on_step: Callable[[int, dict[str, Any]], None] | None = None,
     ) -> None:
         self.task, self.items, self.collate, self.config, self.out = task, items, collate, config, out
         self.on_step = on_step
-        self.accelerator = Accelerator(mixed_precision=config.precision)
+        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=device == "cpu")
         micro = config.batch_size // (config.accumulate * self.accelerator.num_processes)
-        self.stream = BatchStream(sizes if sizes is not None else len(items), micro, config.seed)
+        self.stream: Stream
+        if groups is None:
+            self.stream = BatchStream(sizes if sizes is not None else len(items), micro, config.seed)
+        else:
+            self.stream = InterleavedStream(groups, sizes or [1] * len(items), micro, config.seed)
         optimizers = build_optimizers(task.model, config)
         self.model, *self.optimizers = self.accelerator.prepare(task.model, *optimizers)
         self.ema = EMAModel(task.model.parameters(), decay=config.ema) if config.ema else None
         self.step, self._bad_steps, self._stop = 0, 0, 0
 
-    def fit(self) -> Path:
+    def fit(self) -> None:
         """Train to the last step, from the newest checkpoint of `out` if there is one.
 
-        Returns:
-            The run folder.
+        Afterwards the task's model holds the averaged weights (the last ones without `ema`).
 
         Raises:
             PolyditError: If the loss is no number for `max_bad_steps` steps, or the run was interrupted (its state is
@@ -95,10 +102,6 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        return self.out
-
-    def apply_ema(self) -> None:
-        """Put the averaged weights into the network, for saving it after training."""
         if self.ema is not None:
             self.ema.copy_to(self.task.model.parameters())
 
@@ -157,7 +160,7 @@ class Trainer:
                 hint="Lower the learning rate, or train with --precision no",
             )
 
-    def _log(self, scalars: dict[str, float], seconds: float) -> None:
+    def _log(self, scalars: dict[str, Any], seconds: float) -> None:
         if not self.accelerator.is_main_process:
             return
         record = {"step": self.step, **scalars, "seconds_per_step": seconds}
@@ -178,7 +181,7 @@ class Trainer:
         }
         save_state(self.out / "state", self.step, state, self.config.keep)
         records = read_metrics(self.out / "metrics.jsonl")
-        steps = [record["step"] for record in records]
+        steps = [float(record["step"]) for record in records]
         losses = {"loss": [record["loss"] for record in records]}
         (self.out / "loss.svg").write_text(line_plot(steps, losses, x_label="step", y_label="loss", log_y=True))
 
@@ -206,7 +209,7 @@ def _count_from(first: int) -> Any:
         first += 1
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The log of a run; a line that a kill tore is left out."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
