@@ -15,8 +15,9 @@ from diffusers import (
     TaylorSeerCacheConfig,
     TextKVCacheConfig,
 )
-from polydit.core.models import DiT
 from torch import nn
+
+from polydit.core.models import DiT
 
 STEPS = 12
 
@@ -97,7 +98,9 @@ CONFIGS: dict[str, tuple[Callable[[Run], object], str | None]] = {
 }
 
 
-def _frames(_model: nn.Module, _args: tuple[object, ...], kwargs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+def _frames(
+    _model: nn.Module, _args: tuple[object, ...], kwargs: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
     """Latents as SeaCache wants them: (channels, frames, height, width) per item."""
     return [latent[:, None] for latent in kwargs["hidden_states"]]
 
@@ -115,7 +118,9 @@ def test_cache_skips_work_and_leaves_no_trace(name: str) -> None:
     if skipped is None:
         assert torch.equal(cached, plain)
     else:
-        assert calls[skipped] < 0.9 * all_calls[skipped], f"{name} computed everything: {calls} of {all_calls}"
+        assert calls[skipped] < 0.9 * all_calls[skipped], (
+            f"{name} computed everything: {calls} of {all_calls}"
+        )
         torch.testing.assert_close(cached, plain, atol=0.5, rtol=0.5)
     run.model.disable_cache()
     again, calls_again = run.sample()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import PatchEmbed as DiffusersPatchEmbed
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
+from torch import nn
+
 from polydit.core.nn import (
     MODULATIONS,
     BlockConfig,
@@ -23,7 +25,6 @@ from polydit.core.nn import (
 )
 from polydit.core.nn.embeddings import drop_labels
 from polydit.core.nn.patterns import Full, padding_of
-from torch import nn
 
 
 def qkv(tokens: int, batch: int = 2, heads: int = 3, width: int = 8) -> list[torch.Tensor]:
@@ -38,7 +39,9 @@ def window_mask(grid: tuple[int, ...], window: tuple[int, ...]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("grid", "window"), [((12,), (3,)), ((4, 6), (2, 3)), ((4, 2, 6), (2, 2, 3))])
-def test_window_attention_is_attention_under_the_window_mask(grid: tuple[int, ...], window: tuple[int, ...]) -> None:
+def test_window_attention_is_attention_under_the_window_mask(
+    grid: tuple[int, ...], window: tuple[int, ...]
+) -> None:
     q, k, v = qkv(tokens=int(torch.tensor(grid).prod()))
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=window_mask(grid, window))
     torch.testing.assert_close(attend(q, k, v, Window(grid, window)), expected)
@@ -71,10 +74,16 @@ def test_segments_attend_like_separate_rows() -> None:
 
 
 def test_plain_block_is_torchs_pre_norm_layer() -> None:
-    block = DiTBlock(BlockConfig(width=24, heads=3, mlp_ratio=2.0, modulated=False, norm_eps=1e-5, feed_forward="gelu"))
+    block = DiTBlock(
+        BlockConfig(width=24, heads=3, mlp_ratio=2.0, modulated=False, norm_eps=1e-5, feed_forward="gelu")
+    )
     layer = nn.TransformerEncoderLayer(24, 3, 48, 0.0, "gelu", batch_first=True, norm_first=True)
     ours = [*block.attn.qkv.parameters(), *block.attn.out.parameters(), *block.mlp.parameters()]
-    theirs = [layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias, *layer.self_attn.out_proj.parameters()]
+    theirs = [
+        layer.self_attn.in_proj_weight,
+        layer.self_attn.in_proj_bias,
+        *layer.self_attn.out_proj.parameters(),
+    ]
     theirs += [*layer.linear1.parameters(), *layer.linear2.parameters()]
     with torch.no_grad():
         for target, source in zip(ours, theirs, strict=True):
@@ -113,7 +122,9 @@ def test_patches_go_back_to_the_same_grid(shape: tuple[int, ...]) -> None:
 
 
 def test_patch_embedding_is_the_convolution_of_diffusers() -> None:
-    theirs = DiffusersPatchEmbed(height=8, width=8, patch_size=2, in_channels=4, embed_dim=16, pos_embed_type=None)
+    theirs = DiffusersPatchEmbed(
+        height=8, width=8, patch_size=2, in_channels=4, embed_dim=16, pos_embed_type=None
+    )
     ours = PatchEmbed(4, (2, 2), 16)
     ours.load_state_dict({"linear.weight": theirs.proj.weight.flatten(1), "linear.bias": theirs.proj.bias})
     x = torch.randn(2, 4, 8, 8)

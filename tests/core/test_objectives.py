@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+
 from polydit.core.objectives import (
     FlowMatching,
     GaussianDiffusion,
@@ -44,7 +45,11 @@ def test_loss_of_a_velocity_error_is_the_same_for_both_predictions(
     objective = FlowMatching(prediction=prediction, times=UniformTimes(0.2, 0.8))  # type: ignore[arg-type]
     sample = objective.noisy(data, noise, torch.Generator().manual_seed(1))
     velocity = data - noise + 0.5
-    answer = velocity if prediction == "velocity" else LinearPath.data_from_velocity(sample.x_t, velocity, sample.t)
+    answer = (
+        velocity
+        if prediction == "velocity"
+        else LinearPath.data_from_velocity(sample.x_t, velocity, sample.t)
+    )
     torch.testing.assert_close(objective.loss(answer, sample), torch.full((4,), 0.25), atol=1e-4, rtol=1e-4)
 
 
@@ -79,7 +84,9 @@ def test_times_are_those_of_their_distribution() -> None:
 def test_diffusion_agrees_with_diffusers(prediction: str) -> None:
     diffusion = GaussianDiffusion.linear(prediction=prediction)  # type: ignore[arg-type]
     scheduler = DDPMScheduler(
-        trained_betas=diffusion.betas, prediction_type={"v": "v_prediction"}.get(prediction, prediction), clip_sample=False
+        trained_betas=diffusion.betas,
+        prediction_type={"v": "v_prediction"}.get(prediction, prediction),
+        clip_sample=False,
     )
     data, noise, t = torch.randn(3, 2, 4), torch.randn(3, 2, 4), torch.tensor([5, 400, 990])
     x = diffusion.noisy(data, noise, t)
@@ -123,13 +130,20 @@ def test_self_conditioning_hands_over_the_last_prediction() -> None:
         given.append(previous)
         return torch.full_like(x, float(len(given)))
 
-    denoise(predict, torch.zeros(1, 2), scheduler, prediction="data", self_condition=True, finish_with_prediction=True)
+    denoise(
+        predict,
+        torch.zeros(1, 2),
+        scheduler,
+        prediction="data",
+        self_condition=True,
+        finish_with_prediction=True,
+    )
     assert given[0] is None
     assert [int(p[0, 0]) for p in given[1:] if p is not None] == [1, 2, 3]
 
 
 def test_ddim_of_a_gaussian_is_exact() -> None:
-    """For data N(0, 1) the ideal noise prediction is √(1-ᾱ) x, and sampling keeps every x a unit Gaussian's quantile."""
+    """For data N(0, 1) the ideal noise prediction is √(1-ᾱ) x, and sampling leaves every x where it is."""
     scheduler = DDIMScheduler(clip_sample=False)
     scheduler.set_timesteps(1000)
     ideal = GaussianDiffusion(scheduler.betas.double().numpy())

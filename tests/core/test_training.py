@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from polydit.core.errors import CheckpointError, PolyditError
 from polydit.core.training import BatchStream, InterleavedStream, TrainConfig, Trainer
 from polydit.core.training.optim import build_optimizers
 from polydit.core.training.state import load_newest, save_state, saved_steps
 from polydit.core.training.trainer import read_metrics
-from torch import nn
 
 CONFIG = TrainConfig(
     steps=20, batch_size=8, learning_rate=1e-2, warmup=3, precision="no", ema=0.9, save_every=7, log_every=1
@@ -45,7 +46,9 @@ class Task:
     break_at: int = -1
     calls: int = 0
 
-    def loss(self, model: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def loss(
+        self, model: nn.Module, batch: torch.Tensor, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
         self.calls += 1
         target = batch.sum(1) + self.noise * torch.randn(len(batch), generator=generator, dtype=batch.dtype)
         error = (model(batch) - target).square().mean()

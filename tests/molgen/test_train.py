@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from rdkit import Chem
+from rdkit.Chem import AllChem
+
 from polydit.core.cli.config import apply_settings
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_generator
@@ -26,8 +29,6 @@ from polydit.molgen.model import AtomAutoencoder, LatentDiT
 from polydit.molgen.pipeline import MolgenPipeline, SampleRequest
 from polydit.molgen.recipe import Recipe
 from polydit.molgen.train import Augmentation, AutoencoderTask, DenoiserTask, centred, random_rotations
-from rdkit import Chem
-from rdkit.Chem import AllChem
 
 TINY = [
     "--set", "latent_channels=4",
@@ -47,8 +48,25 @@ def molecule(smiles: str, seed: int = 1) -> Structure:
 
 
 def rock_salt(a: float = 5.64) -> Structure:
-    frac = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0], [0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]])
-    return Structure(id="NaCl", numbers=np.array([11] * 4 + [17] * 4), positions=a * frac, cell=a * np.eye(3), spacegroup=225)
+    frac = np.array(
+        [
+            [0, 0, 0],
+            [0, 0.5, 0.5],
+            [0.5, 0, 0.5],
+            [0.5, 0.5, 0],
+            [0.5, 0.5, 0.5],
+            [0.5, 0, 0],
+            [0, 0.5, 0],
+            [0, 0, 0.5],
+        ]
+    )
+    return Structure(
+        id="NaCl",
+        numbers=np.array([11] * 4 + [17] * 4),
+        positions=a * frac,
+        cell=a * np.eye(3),
+        spacegroup=225,
+    )
 
 
 def turned(structure: Structure, seed: int) -> Structure:
@@ -74,7 +92,7 @@ def test_canonical_pose_does_not_depend_on_pose_and_order(smiles: str) -> None:
     first, second = canonical(original), canonical(turned(original, 7))
     assert sorted(first.numbers.tolist()) == sorted(original.numbers.tolist())
     assert first.numbers.tolist() == second.numbers.tolist()
-    # Equivalent atoms may change places, so compare what no permutation of equals changes: sorted distances per element.
+    # Equivalent atoms may change places, so compare what no permutation of equals changes.
     for number in set(first.numbers.tolist()):
         a, b = (np.linalg.norm(s.positions[s.numbers == number], axis=1) for s in (first, second))
         np.testing.assert_allclose(np.sort(a), np.sort(b), atol=1e-3)
@@ -87,11 +105,13 @@ def test_canonical_pose_keeps_the_molecule_and_its_hand() -> None:
     assert posed.bonds is not None and original.bonds is not None
     for structure in (original, posed):
         lengths = np.linalg.norm(np.diff(structure.positions[structure.bonds[:, :2]], axis=1)[:, 0], axis=1)  # type: ignore[index]
-        assert 0.9 < lengths.min() and lengths.max() < 1.6
+        assert lengths.min() > 0.9 and lengths.max() < 1.6
     volumes = []
     for structure in (original, posed):
         centre = next(i for i, n in enumerate(structure.numbers) if n == 6 and 7 in _neighbours(structure, i))
-        around = sorted(_bonded(structure, centre), key=lambda j: (structure.numbers[j], len(_bonded(structure, j))))
+        around = sorted(
+            _bonded(structure, centre), key=lambda j: (structure.numbers[j], len(_bonded(structure, j)))
+        )
         vectors = structure.positions[around[:4]] - structure.positions[centre]
         volumes.append(np.sign(np.linalg.det(vectors[:3])))
     assert volumes[0] == volumes[1]
@@ -132,7 +152,10 @@ def test_corruption_changes_the_input_only_where_it_says() -> None:
 
 def test_loss_does_not_depend_on_padding() -> None:
     torch.manual_seed(0)
-    task = AutoencoderTask(AtomAutoencoder(width=32, depth=1, heads=2), augmentation=Augmentation(mask_types=0.0, noise_positions=0.0))
+    task = AutoencoderTask(
+        AtomAutoencoder(width=32, depth=1, heads=2),
+        augmentation=Augmentation(mask_types=0.0, noise_positions=0.0),
+    )
     structures = [molecule("CCO"), rock_salt()]
     batch = collate(structures)
     posterior = task.model.encode(batch)
@@ -172,7 +195,9 @@ def test_noise_of_an_item_does_not_depend_on_its_batch(tiny_pipeline: MolgenPipe
     requests = [SampleRequest(id=str(k), kind="molecule", num_atoms=3 + k, seed=k) for k in range(5)]
     together = tiny_pipeline.prior(requests, 7)
     for row, request in enumerate(requests):
-        assert torch.equal(tiny_pipeline.prior([request], request.num_atoms)[0], together[row, : request.num_atoms])
+        assert torch.equal(
+            tiny_pipeline.prior([request], request.num_atoms)[0], together[row, : request.num_atoms]
+        )
     mask = together.abs().sum(-1) > 0
     torch.testing.assert_close(centred(together, mask), together, atol=1e-6, rtol=0)
 
@@ -211,7 +236,9 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_train_command_makes_a_checkpoint_that_samples(invoke: Callable[..., Result], data: Path, tmp_path: Path) -> None:
+def test_train_command_makes_a_checkpoint_that_samples(
+    invoke: Callable[..., Result], data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "model"
     result = invoke(molgen, "train", "--data", data, "--out", out, "--device", "cpu", *TINY)
     assert result.exit_code == 0, result.output
@@ -219,7 +246,19 @@ def test_train_command_makes_a_checkpoint_that_samples(invoke: Callable[..., Res
     index = json.loads((out / "checkpoint" / "model_index.json").read_text())
     assert set(index["size_histograms"]) == {"molecule", "crystal"}
     run = tmp_path / "run"
-    sampled = invoke(molgen, "sample", "--checkpoint", out / "checkpoint", "--num-samples", 2, "--num-steps", 2, "--no-report", "--out", run)
+    sampled = invoke(
+        molgen,
+        "sample",
+        "--checkpoint",
+        out / "checkpoint",
+        "--num-samples",
+        2,
+        "--num-steps",
+        2,
+        "--no-report",
+        "--out",
+        run,
+    )
     assert sampled.exit_code in (0, 3, 1), sampled.output
     assert (run / "manifest.jsonl").read_text().count("\n") == 2
     again = invoke(molgen, "train", "--data", data, "--out", out, "--device", "cpu", *TINY, "--set", "kl=0.1")
@@ -236,7 +275,9 @@ def test_train_refuses_what_it_cannot_train_on(invoke: Callable[..., Result], tm
     assert not (tmp_path / "model").exists()
 
 
-def test_dry_run_shows_the_recipe_and_writes_nothing(invoke: Callable[..., Result], data: Path, tmp_path: Path) -> None:
+def test_dry_run_shows_the_recipe_and_writes_nothing(
+    invoke: Callable[..., Result], data: Path, tmp_path: Path
+) -> None:
     result = invoke(molgen, "train", "--data", data, "--out", tmp_path / "model", "--dry-run", *TINY)
     assert result.exit_code == 0, result.output
     assert "5 crystals, 8 molecules" in result.stdout

@@ -90,12 +90,15 @@ def _smiles_order(structure: Structure) -> Int[np.ndarray, " n"]:
         atom.SetIntProp("slot", atom.GetIdx())
     heavy = Chem.RemoveHs(mol, sanitize=False)
     Chem.MolToSmiles(heavy)
-    written = [heavy.GetAtomWithIdx(i).GetIntProp("slot") for i in heavy.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"]]
+    output_order = heavy.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"]
+    written = [heavy.GetAtomWithIdx(i).GetIntProp("slot") for i in output_order]
     order: list[int] = []
     for slot in written:
         order.append(slot)
         neighbours = mol.GetAtomWithIdx(slot).GetNeighbors()
-        order.extend(sorted(n.GetIdx() for n in neighbours if n.GetAtomicNum() == 1 and n.GetIdx() not in written))
+        order.extend(
+            sorted(n.GetIdx() for n in neighbours if n.GetAtomicNum() == 1 and n.GetIdx() not in written)
+        )
     order.extend(sorted(set(range(mol.GetNumAtoms())) - set(order)))
     return np.array(order)
 

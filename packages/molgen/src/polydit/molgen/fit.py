@@ -90,7 +90,9 @@ def build_autoencoder(recipe: Recipe) -> AtomAutoencoder:
 
 def build_denoiser(recipe: Recipe) -> LatentDiT:
     """An untrained denoiser of the recipe's size."""
-    return LatentDiT(latent_channels=recipe.latent_channels, modulation=recipe.modulation, **asdict(recipe.denoiser))
+    return LatentDiT(
+        latent_channels=recipe.latent_channels, modulation=recipe.modulation, **asdict(recipe.denoiser)
+    )
 
 
 def size_histograms(structures: Sequence[Structure]) -> dict[str, dict[str, int]]:
@@ -121,8 +123,9 @@ class _Stage:
     def trainer(self, task: Task, items: Sequence[Structure], config: TrainConfig) -> Trainer:
         sizes, kinds = [s.num_atoms for s in items], [s.kind for s in items]
         folder = self.out / self.name
+        tell = self._tell(config)
         return Trainer(
-            task, items, collate, config, folder, sizes=sizes, groups=kinds, device=self.device, on_step=self._tell(config)
+            task, items, collate, config, folder, sizes=sizes, groups=kinds, device=self.device, on_step=tell
         )
 
     def _tell(self, config: TrainConfig) -> Callable[[int, dict[str, Any]], None] | None:

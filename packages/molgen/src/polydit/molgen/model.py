@@ -84,7 +84,11 @@ class AtomEncoder(nn.Module):
         self.transformer = _Transformer(width, depth, heads, mlp_ratio)
 
     def forward(self, batch: AtomBatch, pattern: Pattern) -> Float[Tensor, "b n d"]:
-        x = self.type_embed(batch.numbers) + self.position_mlp(batch.positions) + self.frac_mlp(batch.frac_coords)
+        x = (
+            self.type_embed(batch.numbers)
+            + self.position_mlp(batch.positions)
+            + self.frac_mlp(batch.frac_coords)
+        )
         return self.transformer(x, pattern)
 
 
@@ -99,9 +103,7 @@ class AtomDecoder(nn.Module):
         self.frac_head = nn.Linear(width, 3, bias=False)
         self.lattice_head = nn.Linear(width, 6, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], pattern: Pattern
-    ) -> DecodedAtoms:
+    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], pattern: Pattern) -> DecodedAtoms:
         x = self.transformer(x, pattern)
         mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         lengths, angles = self.lattice_head(mean).chunk(2, dim=-1)
@@ -237,15 +239,20 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             self_condition: The previous prediction; None = zeros.
             modulation: From `modulate`, one row per item; then time and labels are not needed.
         """
-        table = self.modulate(timestep, kind, spacegroup) if modulation is None else modulation
+        if modulation is None:
+            if timestep is None or kind is None or spacegroup is None:
+                raise ValueError("LatentDiT needs timestep, kind and spacegroup, or modulation")
+            modulation = self.modulate(timestep, kind, spacegroup)
         previous = torch.zeros_like(hidden_states) if self_condition is None else self_condition
         tokens = self.input(torch.cat([hidden_states, previous], dim=-1))
         tokens = tokens + token_positions(tokens.shape[1], tokens.shape[2], tokens.device)
         pattern = None if mask is None else Padding(mask)
         for index, block in enumerate(self.blocks):
             if self.gradient_checkpointing and self.training:
-                tokens = self._gradient_checkpointing_func(block, tokens, table.blocks[:, index], pattern)
+                tokens = self._gradient_checkpointing_func(
+                    block, tokens, modulation.blocks[:, index], pattern
+                )
             else:
-                tokens = block(tokens, table.blocks[:, index], pattern)
-        prediction = self.final(tokens, table.final)
+                tokens = block(tokens, modulation.blocks[:, index], pattern)
+        prediction = self.final(tokens, modulation.final)
         return prediction if mask is None else prediction * mask[..., None]

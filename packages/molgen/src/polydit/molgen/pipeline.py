@@ -127,7 +127,9 @@ class MolgenPipeline(Pipeline):
         sizes = torch.tensor([r.num_atoms for r in requests])
         mask = padding_of(sizes, int(sizes.max())).to(self.device)
         latents = self.generate_latents(requests, mask, steps, scale, on_step)
-        decoded = self.autoencoder.decode(self.autoencoder.denormalize(latents).to(self.autoencoder.dtype), mask)
+        decoded = self.autoencoder.decode(
+            self.autoencoder.denormalize(latents).to(self.autoencoder.dtype), mask
+        )
         return to_structures(requests, decoded)
 
     def generate_latents(
@@ -213,7 +215,11 @@ def to_structures(requests: Sequence[SampleRequest], decoded: DecodedAtoms) -> l
     results: list[Structure | Rejected] = []
     for i, request in enumerate(requests):
         n = request.num_atoms
-        common: dict[str, Any] = {"id": request.id, "numbers": types[i, :n], "properties": {"seed": request.seed}}
+        common: dict[str, Any] = {
+            "id": request.id,
+            "numbers": types[i, :n],
+            "properties": {"seed": request.seed},
+        }
         try:
             if request.kind == "molecule":
                 results.append(Structure(positions=positions[i, :n] - positions[i, :n].mean(0), **common))
@@ -231,5 +237,7 @@ def _cell(lengths: Float[np.ndarray, " 3"], angles: Float[np.ndarray, " 3"]) -> 
     cos = np.cos(angles)
     volume_squared = 1.0 - cos @ cos + 2.0 * cos.prod()
     if not (lengths > 0.0).all() or not volume_squared > 0.0:
-        raise InputError(f"no cell has lengths {np.round(lengths, 2)} Å and angles {np.round(np.rad2deg(angles), 1)}°")
+        raise InputError(
+            f"no cell has lengths {np.round(lengths, 2)} Å and angles {np.round(np.rad2deg(angles), 1)}°"
+        )
     return np.array(cellpar_to_cell([*lengths, *np.rad2deg(angles)]))

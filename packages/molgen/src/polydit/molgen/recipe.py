@@ -30,7 +30,8 @@ class Recipe:
     """Everything that decides a training run besides its data.
 
     Args:
-        pose: "canonical" gives every structure one pose and one order of atoms; "random" rotates at random, as published.
+        pose: "canonical" gives every structure one pose and one order of atoms; "random" rotates at random, as
+            published.
         latent_channels: Latent numbers per atom.
         kl: Weight of the autoencoder's KL term. Published: 1e-5.
         mask_types: Share of atoms whose type the encoder does not see. Published: 0.1.
@@ -58,7 +59,11 @@ class Recipe:
     autoencoder: NetworkSize = field(default_factory=lambda: NetworkSize(width=128, depth=3, heads=4))
     denoiser: NetworkSize = field(default_factory=lambda: NetworkSize(width=224, depth=7, heads=7))
     modulation: Literal["adaln", "adaln_single"] = "adaln_single"
-    autoencoder_training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4000, learning_rate=1e-3))
-    denoiser_training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=20000, learning_rate=1e-3))
+    autoencoder_training: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=4000, learning_rate=1e-3)
+    )
+    denoiser_training: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=20000, learning_rate=1e-3)
+    )
     num_steps: int = 50
     guidance_scale: float = 1.0

@@ -43,7 +43,9 @@ class AutoencoderLoss:
         """Unweighted losses: per atom for types, frac_coords, positions and kl; per structure for lengths, angles."""
         target_nm = centred(batch.positions, batch.mask) / ANGSTROM_PER_NM
         return {
-            "types": F.cross_entropy(decoded.type_logits.transpose(1, 2).float(), batch.numbers, reduction="none"),
+            "types": F.cross_entropy(
+                decoded.type_logits.transpose(1, 2).float(), batch.numbers, reduction="none"
+            ),
             "lengths": (decoded.lengths_scaled - batch.lengths_scaled).square().mean(-1),
             "angles": (decoded.angles - batch.angles).square().mean(-1),
             "frac_coords": (decoded.frac_coords - batch.frac_coords).square().mean(-1),
@@ -149,6 +151,11 @@ class AutoencoderTask:
         return {**self.criterion(decoded, posterior, batch), "types_right": right.sum() / batch.mask.sum()}
 
 
+def published_objective() -> FlowMatching:
+    """ADiT's: predict x₁, t ~ U(0.01, 0.99), weight 1 / (1 - min(t, 0.9))²."""
+    return FlowMatching(prediction="data", times=UniformTimes(0.01, 0.99), max_weight_time=0.9)
+
+
 @dataclass(eq=False)
 class DenoiserTask:
     """Flow matching on the latents of a frozen autoencoder.
@@ -165,7 +172,7 @@ class DenoiserTask:
 
     model: LatentDiT
     autoencoder: AtomAutoencoder
-    objective: FlowMatching = FlowMatching(prediction="data", times=UniformTimes(0.01, 0.99), max_weight_time=0.9)
+    objective: FlowMatching = field(default_factory=published_objective)
     label_dropout: float = 0.1
     self_condition: float = 0.5
     rotate: bool = False

@@ -18,7 +18,7 @@ class Pipeline(DiffusionPipeline):
     checkpoint decides nothing about code, and loading never looks at a network.
     """
 
-    components_by_name: ClassVar[dict[str, type]]
+    components_by_name: ClassVar[dict[str, Any]]
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Pipeline:
@@ -33,8 +33,12 @@ class Pipeline(DiffusionPipeline):
         """
         folder = Path(folder)
         index = cls._read_index(folder)
-        components = {name: cls._load(kind, folder, name, options) for name, kind in cls.components_by_name.items()}
-        settings = {key: value for key, value in index.items() if not key.startswith("_") and key not in components}
+        components = {
+            name: cls._load(kind, folder, name, options) for name, kind in cls.components_by_name.items()
+        }
+        settings = {
+            key: value for key, value in index.items() if not key.startswith("_") and key not in components
+        }
         return cls(**components, **settings)
 
     @classmethod
@@ -43,23 +47,29 @@ class Pipeline(DiffusionPipeline):
         try:
             index: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError as error:
-            raise CheckpointError("this is no checkpoint folder", where=str(folder), expected=path.name) from error
+            raise CheckpointError(
+                "this is no checkpoint folder", where=str(folder), expected=path.name
+            ) from error
         except ValueError as error:
             raise CheckpointError(f"the file is damaged ({error})", where=str(path)) from error
         if index.get("_class_name") != cls.__name__:
             raise CheckpointError(
-                f"the checkpoint is of another kind: {index.get('_class_name')}", where=str(folder), expected=cls.__name__
+                f"the checkpoint is of another kind: {index.get('_class_name')}",
+                where=str(folder),
+                expected=cls.__name__,
             )
         return index
 
     @staticmethod
-    def _load(kind: type, folder: Path, name: str, options: dict[str, Any]) -> Any:
+    def _load(kind: Any, folder: Path, name: str, options: dict[str, Any]) -> Any:
         part = folder / name
         if not part.is_dir():
             raise CheckpointError(f"the checkpoint lacks its part {name!r}", where=str(folder))
         try:
             if hasattr(kind, "set_timesteps"):
                 return kind.from_pretrained(part)
-            return kind.from_pretrained(part, low_cpu_mem_usage=False, local_files_only=True, **options).eval()
+            return kind.from_pretrained(
+                part, low_cpu_mem_usage=False, local_files_only=True, **options
+            ).eval()
         except Exception as error:  # safetensors, json and diffusers raise many kinds for a damaged part
             raise CheckpointError(f"the part {name!r} cannot be read ({error})", where=str(part)) from error

@@ -36,7 +36,10 @@ _PRODUCTS = ("autoencoder", "denoiser", "checkpoint", "recipe.json")
     help="Training structures: any file or folder that `molgen data inspect` reads; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--kind", type=click.Choice(["both", "molecule", "crystal"]), default="both", help="Which structures to use."
+    "--kind",
+    type=click.Choice(["both", "molecule", "crystal"]),
+    default="both",
+    help="Which structures to use.",
 )
 @click.option(
     "--max-heavy-atoms", type=click.IntRange(min=1), default=None, show_default="no limit",
@@ -91,7 +94,8 @@ def train(
         products=list(_PRODUCTS),
     ):
         checkpoint = _fit(structures, recipe, out, device, output)
-    output.summary({"checkpoint": str(checkpoint)}, f"molgen sample --checkpoint {checkpoint} --out run/", str(checkpoint))
+    command = f"molgen sample --checkpoint {checkpoint} --out run/"
+    output.summary({"checkpoint": str(checkpoint), "next": command}, f"next: {command}", str(checkpoint))
 
 
 def _read(
@@ -109,14 +113,22 @@ def _read(
             elif kind in ("both", entry.kind) and not _too_large(entry, max_heavy_atoms):
                 structures.append(entry)
     if rejected:
-        output.warn(f"{len(rejected)} rows were left out, the first: {rejected[0].source}: {rejected[0].reason}")
+        output.warn(
+            f"{len(rejected)} rows were left out, the first: {rejected[0].source}: {rejected[0].reason}"
+        )
     if not structures:
-        raise InputError("no structure to train on", where="--data", hint=f"Look with: molgen data inspect {paths[0]}")
+        raise InputError(
+            "no structure to train on", where="--data", hint=f"Look with: molgen data inspect {paths[0]}"
+        )
     return structures[:limit]
 
 
 def _too_large(structure: Structure, max_heavy_atoms: int | None) -> bool:
-    return structure.kind == "molecule" and max_heavy_atoms is not None and structure.heavy_atoms > max_heavy_atoms
+    return (
+        structure.kind == "molecule"
+        and max_heavy_atoms is not None
+        and structure.heavy_atoms > max_heavy_atoms
+    )
 
 
 def _fit(structures: list[Structure], recipe: Recipe, out: Path, device: str, output: Output) -> Path:
@@ -124,7 +136,9 @@ def _fit(structures: list[Structure], recipe: Recipe, out: Path, device: str, ou
 
     def tell(stage: str, step: int, steps: int, scalars: dict[str, Any]) -> None:
         output.item({"stage": stage, **scalars})
-        output.note(f"{stage} {step}/{steps}  loss {scalars['loss']:.4g}  {scalars['seconds_per_step']:.2f} s/step")
+        output.note(
+            f"{stage} {step}/{steps}  loss {scalars['loss']:.4g}  {scalars['seconds_per_step']:.2f} s/step"
+        )
 
     return fit(structures, recipe, out, device=device, progress=tell)
 
@@ -135,7 +149,7 @@ def _print_plan(structures: list[Structure], recipe: Recipe, output: Output) -> 
     from polydit.molgen.fit import build_autoencoder, build_denoiser
 
     counts = Counter(structure.kind for structure in structures)
-    networks = {"autoencoder": build_autoencoder(recipe), "denoiser": build_denoiser(recipe)}
+    networks: dict[str, Any] = {"autoencoder": build_autoencoder(recipe), "denoiser": build_denoiser(recipe)}
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     plan = {"dry_run": True, "structures": dict(counts), "parameters": sizes, "recipe": asdict(recipe)}
     lines = [f"structures: {', '.join(f'{count} {kind}s' for kind, count in sorted(counts.items()))}"]

@@ -85,7 +85,9 @@ def convert_dit(path: Path, *, system: str = "dit", heads: int | None = None, we
     content = load_pickled(path, inert=_TRAINING_NAMES)
     state = content.get(weights, content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError("not a DiT checkpoint", where=str(path), expected=f"tensors, or tensors under {weights!r}")
+        raise CheckpointError(
+            "not a DiT checkpoint", where=str(path), expected=f"tensors, or tensors under {weights!r}"
+        )
     return dit_from_published(state, return_sigma=system == "dit", heads=heads, source=str(path))
 
 
@@ -114,7 +116,9 @@ def dit_from_published(
     converted = _PUBLISHED.to_ours(merge_modulation(state, source=source), source=source)
     convolution = converted.get("patch_embed.linear.weight")
     if convolution is None or convolution.ndim != 4:
-        raise CheckpointError("not a DiT checkpoint", where=source, expected="x_embedder.proj.weight of four axes")
+        raise CheckpointError(
+            "not a DiT checkpoint", where=source, expected="x_embedder.proj.weight of four axes"
+        )
     converted["patch_embed.linear.weight"] = convolution.flatten(1)
     model = DiT(
         **_read_sizes(converted, convolution, source),
@@ -221,7 +225,9 @@ def _read_sample_size(state: Mapping[str, Tensor], patch: int, source: str) -> i
 
 def _published_heads(width: int, source: str) -> int:
     if width not in _HEADS:
-        raise CheckpointError(f"weights of width {width} do not tell the number of heads", where=source, hint="Give it")
+        raise CheckpointError(
+            f"weights of width {width} do not tell the number of heads", where=source, hint="Give it"
+        )
     return _HEADS[width]
 
 

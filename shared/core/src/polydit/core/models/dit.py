@@ -24,8 +24,8 @@ from polydit.core.nn.patchify import PatchEmbed, unpatchify
 class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
     """Diffusion transformer with adaLN-Zero (Peebles & Xie 2023; SiT: Ma et al. 2024).
 
-    Unlike diffusers' `DiTTransformer2DModel`, it computes what the published code computes: time frequencies are divided
-    by half the channels, norms have epsilon 1e-6, and the condition is embedded once, not once per block.
+    Unlike diffusers' `DiTTransformer2DModel`, it computes what the published code computes: time frequencies are
+    divided by half the channels, norms have epsilon 1e-6, and the condition is embedded once, not once per block.
 
     Args:
         sample_size: Height and width of the (square) latent, or one size per axis for 1-3 dimensions.
@@ -103,14 +103,17 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             modulation: From `modulate`, one row per item; then time and labels are not needed.
             return_dict: False returns a tuple of one tensor.
         """
-        table = self.modulate(timestep, class_labels) if modulation is None else modulation
+        if modulation is None:
+            if timestep is None or class_labels is None:
+                raise ValueError("DiT needs timestep and class_labels, or modulation")
+            modulation = self.modulate(timestep, class_labels)
         tokens = self.patch_embed(hidden_states) + self.positions
         for index, block in enumerate(self.blocks):
             if self.gradient_checkpointing and self.training:
-                tokens = self._gradient_checkpointing_func(block, tokens, table.blocks[:, index])
+                tokens = self._gradient_checkpointing_func(block, tokens, modulation.blocks[:, index])
             else:
-                tokens = block(tokens, table.blocks[:, index])
-        sample = unpatchify(self.final(tokens, table.final), self.grid, self.patch)
+                tokens = block(tokens, modulation.blocks[:, index])
+        sample = unpatchify(self.final(tokens, modulation.final), self.grid, self.patch)
         if self.config.learn_sigma and not self.config.return_sigma:
             sample = sample.chunk(2, dim=1)[0]
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

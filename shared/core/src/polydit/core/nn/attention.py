@@ -47,7 +47,7 @@ class SelfAttentionProcessor:
         q_bhne, k_bhne, v_bhne = (
             attn.qkv(hidden_states).unflatten(-1, (3, attn.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         )
-        if attn.norm_q is not None:
+        if attn.norm_q is not None and attn.norm_k is not None:
             q_bhne, k_bhne = attn.norm_q(q_bhne), attn.norm_k(k_bhne)
         mixed = attend(q_bhne, k_bhne, v_bhne, pattern)
         return attn.out(mixed.transpose(1, 2).flatten(2))
@@ -90,5 +90,7 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
 
 AttentionProcessorRegistry.register(
     SelfAttentionProcessor,
-    AttentionProcessorMetadata(skip_processor_output_fn=lambda self, attn, hidden_states, *args, **kwargs: hidden_states),
+    AttentionProcessorMetadata(
+        skip_processor_output_fn=lambda self, attn, hidden_states, *_, **__: hidden_states
+    ),
 )

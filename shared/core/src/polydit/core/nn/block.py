@@ -109,8 +109,9 @@ def init_transformer(model: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
-        if not isinstance(module, (nn.Linear, nn.LayerNorm)) and hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset) and not isinstance(module, (nn.Linear, nn.LayerNorm)):
+            reset()
 
 
 TransformerBlockRegistry.register(DiTBlock, TransformerBlockMetadata(return_hidden_states_index=0))

@@ -24,18 +24,20 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, channels: int = 256, frequency_shift: float = 0.0) -> None:
         super().__init__()
         self.channels, self.frequency_shift = channels, frequency_shift
-        self.mlp = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
+        first, second = nn.Linear(channels, width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.mlp[2].weight, std=0.02)
+        for layer in (self.mlp[0], self.mlp[2]):
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=0.02)
 
     def forward(self, timestep: Float[Tensor, " b"] | Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """Time in the units that the network was trained with: 0..999 for DiT, 0..1 for SiT and ADiT."""
         features = get_timestep_embedding(
             timestep, self.channels, flip_sin_to_cos=True, downscale_freq_shift=self.frequency_shift
         )
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        return self.mlp(features.to(next(self.mlp.parameters()).dtype))
 
 
 class LabelEmbedding(nn.Embedding):
@@ -59,7 +61,9 @@ def drop_labels(
     labels: Int[Tensor, " b"], null: int, probability: float, generator: torch.Generator | None = None
 ) -> Int[Tensor, " b"]:
     """Replace labels by the null class at random: what makes classifier-free guidance possible (Ho & Salimans 2022)."""
-    draw = torch.rand(labels.shape, generator=generator, device=generator.device if generator else labels.device)
+    draw = torch.rand(
+        labels.shape, generator=generator, device=generator.device if generator else labels.device
+    )
     return torch.where(draw.to(labels.device) < probability, null, labels)
 
 

@@ -47,6 +47,8 @@ class AdaLNZero(nn.Module):
         depth: Number of blocks l.
     """
 
+    offset: Tensor
+
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         self.depth = depth
@@ -73,6 +75,9 @@ class AdaLNSingle(nn.Module):
         width: Token width d; also the condition's width.
         depth: Number of blocks l.
     """
+
+    block_offset: Tensor
+    final_offset: Tensor
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()

@@ -87,8 +87,12 @@ class Window(Pattern):
     window: Sequence[int]
 
     def __post_init__(self) -> None:
-        if len(self.grid) != len(self.window) or any(g % w for g, w in zip(self.grid, self.window, strict=True)):
-            raise ValueError(f"the window {tuple(self.window)} does not divide the token grid {tuple(self.grid)}")
+        if len(self.grid) != len(self.window) or any(
+            g % w for g, w in zip(self.grid, self.window, strict=True)
+        ):
+            raise ValueError(
+                f"the window {tuple(self.window)} does not divide the token grid {tuple(self.grid)}"
+            )
 
     def split(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "g h m d"]:
         b, h, _, d = x.shape

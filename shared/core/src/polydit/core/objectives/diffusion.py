@@ -56,9 +56,10 @@ class GaussianDiffusion:
 
     def noisy(self, data: Tensor, noise: Tensor, t: Int[Tensor, " b"]) -> Tensor:
         """x_t."""
-        return self._at(self.alphas_cumprod**0.5, t, data) * data + self._at(
-            (1.0 - self.alphas_cumprod) ** 0.5, t, data
-        ) * noise
+        return (
+            self._at(self.alphas_cumprod**0.5, t, data) * data
+            + self._at((1.0 - self.alphas_cumprod) ** 0.5, t, data) * noise
+        )
 
     def target(self, data: Tensor, noise: Tensor, t: Int[Tensor, " b"]) -> Tensor:
         """What the network should return: ε, x₀, or v = √ᾱ ε - √(1-ᾱ) x₀ (Salimans & Ho 2022)."""
@@ -69,7 +70,9 @@ class GaussianDiffusion:
         signal = self._at(self.alphas_cumprod**0.5, t, data)
         return signal * noise - self._at((1.0 - self.alphas_cumprod) ** 0.5, t, data) * data
 
-    def loss(self, prediction: Tensor, data: Tensor, noise: Tensor, t: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def loss(
+        self, prediction: Tensor, data: Tensor, noise: Tensor, t: Int[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
         """Mean squared error of each item."""
         return (prediction.float() - self.target(data, noise, t)).square().flatten(1).mean(1)
 
@@ -79,9 +82,15 @@ class GaussianDiffusion:
             return prediction
         signal = self._at(self.alphas_cumprod**0.5, t, x_t)
         sigma = self._at((1.0 - self.alphas_cumprod) ** 0.5, t, x_t)
-        return signal * x_t - sigma * prediction if self.prediction == "v" else (x_t - sigma * prediction) / signal
+        return (
+            signal * x_t - sigma * prediction
+            if self.prediction == "v"
+            else (x_t - sigma * prediction) / signal
+        )
 
-    def posterior(self, data: Tensor, x_t: Tensor, t: Int[Tensor, " b"], v: Tensor | None = None) -> Posterior:
+    def posterior(
+        self, data: Tensor, x_t: Tensor, t: Int[Tensor, " b"], v: Tensor | None = None
+    ) -> Posterior:
         """Mean and log-variance of one step back.
 
         Args:

@@ -6,7 +6,7 @@ x_t = (1 - t) · noise + t · data, so t = 0 is noise and t = 1 is data. diffuse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -18,7 +18,7 @@ from polydit.core.objectives.times import TimeDistribution, UniformTimes
 Prediction = Literal["data", "velocity"]
 
 
-def _as(t: Float[Tensor, " b"], x: Float[Tensor, "b *rest"]) -> Tensor:
+def _as(t: Float[Tensor, " b"], x: Float[Tensor, " b *rest"]) -> Tensor:
     """Give `t` trailing axes so that it broadcasts against `x`."""
     return t.to(x).reshape(-1, *(1,) * (x.ndim - 1))
 
@@ -52,8 +52,10 @@ class LinearPath:
         return (_as(t, x) * v - x) / (1.0 - _as(t, x))
 
     @classmethod
-    def sde_drift(cls, x: Tensor, v: Tensor, t: Float[Tensor, " b"], diffusion: Float[Tensor, " b"]) -> Tensor:
-        """v + w(t) · score: the drift of the SDE with diffusion w that has the same marginals (Ma et al. 2024, eq. 7)."""
+    def sde_drift(
+        cls, x: Tensor, v: Tensor, t: Float[Tensor, " b"], diffusion: Float[Tensor, " b"]
+    ) -> Tensor:
+        """v + w(t) · score: the drift of the SDE with the same marginals and diffusion w (Ma et al. 2024, eq. 7)."""
         return v + _as(diffusion, x) * cls.score_from_velocity(x, v, t)
 
 
@@ -61,10 +63,10 @@ class LinearPath:
 class NoisySample:
     """A training point on the path: x_t, its time, and both ends."""
 
-    x_t: Float[Tensor, "b *rest"]
+    x_t: Float[Tensor, " b *rest"]
     t: Float[Tensor, " b"]
-    noise: Float[Tensor, "b *rest"]
-    data: Float[Tensor, "b *rest"]
+    noise: Float[Tensor, " b *rest"]
+    data: Float[Tensor, " b *rest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +81,24 @@ class FlowMatching:
     """
 
     prediction: Prediction = "velocity"
-    times: TimeDistribution = UniformTimes()
+    times: TimeDistribution = field(default_factory=UniformTimes)
     max_weight_time: float = 0.9
 
     def noisy(
-        self, data: Float[Tensor, "b *rest"], noise: Float[Tensor, "b *rest"], generator: torch.Generator | None = None
+        self,
+        data: Float[Tensor, " b *rest"],
+        noise: Float[Tensor, " b *rest"],
+        generator: torch.Generator | None = None,
     ) -> NoisySample:
         """Draw a time for each item and go there."""
         t = self.times.sample(data.shape[0], generator).to(data.device)
         return NoisySample(LinearPath.interpolate(noise, data, t), t, noise, data)
 
     def loss(
-        self, prediction: Float[Tensor, "b *rest"], sample: NoisySample, mask: Bool[Tensor, "b n"] | None = None
+        self,
+        prediction: Float[Tensor, " b *rest"],
+        sample: NoisySample,
+        mask: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, " b"]:
         """Weighted squared error of each item: its mean over channels and over unmasked tokens (axis 1)."""
         if self.prediction == "velocity":

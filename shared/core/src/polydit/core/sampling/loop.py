@@ -16,8 +16,11 @@ class Predict(Protocol):
     """The (guided) network as the loop sees it."""
 
     def __call__(
-        self, x: Float[Tensor, "b *rest"], timestep: Float[Tensor, ""], previous: Float[Tensor, "b *rest"] | None
-    ) -> Float[Tensor, "b *rest"]:
+        self,
+        x: Float[Tensor, " b *rest"],
+        timestep: Float[Tensor, ""],
+        previous: Float[Tensor, " b *rest"] | None,
+    ) -> Float[Tensor, " b *rest"]:
         """Predict at one time; `previous` is the last prediction when the loop self-conditions, else None."""
         ...
 
@@ -25,7 +28,7 @@ class Predict(Protocol):
 @torch.no_grad()
 def denoise(
     predict: Predict,
-    x: Float[Tensor, "b *rest"],
+    x: Float[Tensor, " b *rest"],
     scheduler: SchedulerMixin,
     *,
     prediction: Literal["scheduler", "data"] = "scheduler",
@@ -33,7 +36,7 @@ def denoise(
     finish_with_prediction: bool = False,
     on_step: Callable[[int, int], None] | None = None,
     **step_options: object,
-) -> Float[Tensor, "b *rest"]:
+) -> Float[Tensor, " b *rest"]:
     """Run a scheduler whose timesteps are set.
 
     Args:
@@ -54,7 +57,9 @@ def denoise(
     calls = len(timesteps) + finish_with_prediction
     previous: Tensor | None = None
     for index, timestep in enumerate(timesteps):
-        predicted = predict(scheduler.scale_model_input(x, timestep) if _scales(scheduler) else x, timestep, previous)
+        predicted = predict(
+            scheduler.scale_model_input(x, timestep) if _scales(scheduler) else x, timestep, previous
+        )
         output = (x - predicted) / scheduler.sigmas[index].to(x) if prediction == "data" else predicted
         x = scheduler.step(output, timestep, x, return_dict=False, **step_options)[0]
         previous = predicted if self_condition else None

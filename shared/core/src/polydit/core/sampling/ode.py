@@ -1,8 +1,9 @@
-"""Fixed-step solvers of dx/dt = v(x, t) on any grid of times; diffusers' flow schedulers choose their grids themselves."""
+"""Fixed-step solvers of dx/dt = v(x, t) on any grid; diffusers' flow schedulers choose their grids themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor
 @torch.no_grad()
 def integrate(
     velocity: Callable[[Tensor, Tensor], Tensor],
-    x: Float[Tensor, "b *rest"],
+    x: Float[Tensor, " b *rest"],
     times: Float[Tensor, " s"],
     method: Literal["euler", "heun"] = "euler",
-) -> Float[Tensor, "b *rest"]:
+) -> Float[Tensor, " b *rest"]:
     """Integrate from times[0] to times[-1].
 
     Args:
@@ -25,7 +26,7 @@ def integrate(
         times: Grid, in the order of integration.
         method: "euler" (order 1) or "heun" (order 2: the mean of both ends' slopes).
     """
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    for start, end in pairwise(times):
         step = end - start
         slope = velocity(x, start.expand(x.shape[0]))
         if method == "heun":

@@ -15,7 +15,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     embeddings, the in- and output layers, modulation, biases and norms stay with AdamW.
     """
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for name, p in trainable if config.muon_learning_rate and p.ndim == 2 and ".blocks." in f".{name}"]
+    hidden = [
+        p for name, p in trainable if config.muon_learning_rate and p.ndim == 2 and ".blocks." in f".{name}"
+    ]
     taken = {id(p) for p in hidden}
     rest = [p for _, p in trainable if id(p) not in taken]
     groups = [
@@ -26,7 +28,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
         torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     ]
     if hidden:
-        muon = torch.optim.Muon(hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95)
+        muon = torch.optim.Muon(
+            hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95
+        )
         optimizers.append(muon)
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -48,4 +48,3 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
             hint="Delete this file to go on from the one before it",
         ) from error
     return state
-

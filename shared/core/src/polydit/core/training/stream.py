@@ -27,10 +27,13 @@ class BatchStream:
         count: Number of items, or their sizes: then each batch holds items of similar size, so that padding is small.
         batch_size: Items in a batch. The last items of an epoch that do not fill a batch are left out of that epoch.
         seed: Seed of the order.
-        window: With sizes: an epoch is sorted by size inside windows of this many batches, then the batches are shuffled.
+        window: With sizes: an epoch is sorted by size inside windows of this many batches, then its batches are
+            shuffled.
     """
 
-    def __init__(self, count: int | Sequence[int], batch_size: int, seed: int = 0, *, window: int = 32) -> None:
+    def __init__(
+        self, count: int | Sequence[int], batch_size: int, seed: int = 0, *, window: int = 32
+    ) -> None:
         self.sizes = None if isinstance(count, int) else np.asarray(count)
         self.count = count if isinstance(count, int) else len(count)
         if self.count < batch_size:
@@ -74,7 +77,9 @@ class InterleavedStream:
         seed: Seed of the order.
     """
 
-    def __init__(self, groups: Sequence[Hashable], sizes: Sequence[int], batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self, groups: Sequence[Hashable], sizes: Sequence[int], batch_size: int, seed: int = 0
+    ) -> None:
         members: dict[Hashable, list[int]] = {}
         for index, group in enumerate(groups):
             members.setdefault(group, []).append(index)

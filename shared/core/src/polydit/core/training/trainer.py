@@ -37,7 +37,10 @@ log = logging.getLogger(__name__)
 class Task(Protocol):
     """What is learned: a network, and the loss of a batch."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The network; `Trainer` updates it in place."""
+        ...
 
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars of a batch; "loss" is minimised, all are logged. Random draws come from `generator` (CPU)."""
@@ -118,7 +121,9 @@ class Trainer:
             if self._stop or self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self._save()
             if self._stop:
-                error = PolyditError(f"interrupted after step {self.step}", hint="Run the same command to go on")
+                error = PolyditError(
+                    f"interrupted after step {self.step}", hint="Run the same command to go on"
+                )
                 error.exit_code = 128 + self._stop
                 raise error
 
@@ -137,7 +142,10 @@ class Trainer:
             with accelerator.autocast():
                 scalars = self.task.loss(self.model, batch.to(accelerator.device), generator)
             accelerator.backward(scalars["loss"] / len(micro_batches))
-            mean = {key: mean.get(key, 0.0) + value.detach() / len(micro_batches) for key, value in scalars.items()}
+            mean = {
+                key: mean.get(key, 0.0) + value.detach() / len(micro_batches)
+                for key, value in scalars.items()
+            }
         norm = accelerator.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
         if bool(torch.isfinite(norm)):
             self._bad_steps = 0
@@ -183,7 +191,9 @@ class Trainer:
         records = read_metrics(self.out / "metrics.jsonl")
         steps = [float(record["step"]) for record in records]
         losses = {"loss": [record["loss"] for record in records]}
-        (self.out / "loss.svg").write_text(line_plot(steps, losses, x_label="step", y_label="loss", log_y=True))
+        (self.out / "loss.svg").write_text(
+            line_plot(steps, losses, x_label="step", y_label="loss", log_y=True)
+        )
 
     def _resume(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
