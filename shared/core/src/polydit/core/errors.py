@@ -44,4 +44,6 @@ class MissingExtraError(PolyditError):
     """An optional dependency is not installed; the hint is the command that installs it."""
 
     def __init__(self, package: str, extra: str, *, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}", hint=f'Install it with: pip install "{extra}"')
+        super().__init__(
+            f"{purpose} needs the package {package}", hint=f'Install it with: pip install "{extra}"'
+        )

@@ -1,0 +1,1 @@
+"""What the tests of every package use: golden cases of published implementations."""
