@@ -21,7 +21,7 @@ from polydit.molgen.data.structure import Structure
 from polydit.molgen.model import MAX_ELEMENTS, AtomAutoencoder, LatentDiT
 from polydit.molgen.pipeline import MolgenPipeline, flow_scheduler
 from polydit.molgen.recipe import Recipe
-from polydit.molgen.train import Augmentation, AutoencoderLoss, AutoencoderTask, DenoiserTask
+from polydit.molgen.train import Augmentation, AutoencoderLoss, AutoencoderTask, DenoiserTask, published_objective
 
 Progress = Callable[[str, int, int, dict[str, Any]], None]
 
@@ -77,6 +77,7 @@ def fit(
         elements=elements(items),
         num_steps=recipe.num_steps,
         guidance_scale=recipe.guidance_scale,
+        self_condition=recipe.self_condition > 0.0,
     )
     pipeline.save_pretrained(out / "checkpoint")
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
@@ -91,7 +92,10 @@ def build_autoencoder(recipe: Recipe) -> AtomAutoencoder:
 def build_denoiser(recipe: Recipe) -> LatentDiT:
     """An untrained denoiser of the recipe's size."""
     return LatentDiT(
-        latent_channels=recipe.latent_channels, modulation=recipe.modulation, **asdict(recipe.denoiser)
+        latent_channels=recipe.latent_channels,
+        modulation=recipe.modulation,
+        preconditioned=recipe.preconditioned,
+        **asdict(recipe.denoiser),
     )
 
 
@@ -161,6 +165,7 @@ def _fit_denoiser(
     task = DenoiserTask(
         model,
         autoencoder,
+        replace(published_objective(), max_weight_time=recipe.max_weight_time),
         label_dropout=recipe.label_dropout,
         self_condition=recipe.self_condition,
         rotate=recipe.pose == "random",

@@ -20,6 +20,7 @@ from polydit.core.nn.block import BlockConfig, DiTBlock, FinalLayer, init_transf
 from polydit.core.nn.embeddings import LabelEmbedding, TimeEmbedding, token_positions
 from polydit.core.nn.modulation import MODULATIONS, ModulationTable
 from polydit.core.nn.patterns import Padding, Pattern
+from polydit.core.objectives.flow import LinearPath
 from polydit.molgen.batch import AtomBatch
 
 MAX_ELEMENTS = 100  # rows of the type table: 0 = masked, 1..99 = atomic numbers
@@ -183,6 +184,8 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         heads: Attention heads.
         mlp_ratio: Hidden width of the feed-forward over `width`.
         modulation: "adaln" as published, or "adaln_single".
+        preconditioned: The output is `LinearPath.precondition` of the last layer's, for latents of unit variance;
+            published: False, the last layer's own output.
     """
 
     _repeated_blocks = ["DiTBlock"]  # noqa: RUF012  diffusers reads class-level lists
@@ -198,6 +201,7 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         heads: int = 6,
         mlp_ratio: float = 4.0,
         modulation: str = "adaln",
+        preconditioned: bool = False,
     ) -> None:
         super().__init__()
         block = BlockConfig(width=width, heads=heads, mlp_ratio=mlp_ratio)
@@ -237,15 +241,19 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             spacegroup: 0 null, 1..230.
             mask: True for atoms, contiguous from slot 0; None = no padding.
             self_condition: The previous prediction; None = zeros.
-            modulation: From `modulate`, one row per item; then time and labels are not needed.
+            modulation: From `modulate`, one row per item; then the labels are not needed, nor, unless the network is
+                preconditioned, the time.
+
+        Returns:
+            x̂₁, in the dtype of the weights, or float32 if preconditioned.
         """
         if modulation is None:
             if timestep is None or kind is None or spacegroup is None:
                 raise ValueError("LatentDiT needs timestep, kind and spacegroup, or modulation")
             modulation = self.modulate(timestep, kind, spacegroup)
         previous = torch.zeros_like(hidden_states) if self_condition is None else self_condition
-        tokens = self.input(torch.cat([hidden_states, previous], dim=-1))
-        tokens = tokens + token_positions(tokens.shape[1], tokens.shape[2], tokens.device)
+        tokens = self.input(torch.cat([hidden_states, previous], dim=-1).to(self.dtype))
+        tokens = tokens + token_positions(tokens.shape[1], tokens.shape[2], tokens.device).to(tokens.dtype)
         pattern = None if mask is None else Padding(mask)
         for index, block in enumerate(self.blocks):
             if self.gradient_checkpointing and self.training:
@@ -255,4 +263,8 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             else:
                 tokens = block(tokens, modulation.blocks[:, index], pattern)
         prediction = self.final(tokens, modulation.final)
+        if self.config.preconditioned:
+            if timestep is None:
+                raise ValueError("a preconditioned LatentDiT needs timestep, also with modulation")
+            prediction = LinearPath.precondition(hidden_states, prediction, timestep)
         return prediction if mask is None else prediction * mask[..., None]

@@ -69,6 +69,7 @@ class MolgenPipeline(Pipeline):
         elements: Atomic numbers in the training data, {kind: [...]}.
         num_steps: Default number of network calls per sample.
         guidance_scale: Default guidance scale; 1 = none.
+        self_condition: Whether the denoiser was trained to see its last prediction. Published: True.
     """
 
     components_by_name = {  # noqa: RUF012  the names are fixed by diffusers' folder layout
@@ -86,6 +87,7 @@ class MolgenPipeline(Pipeline):
         elements: dict[str, list[int]] | None = None,
         num_steps: int = 100,
         guidance_scale: float = 2.0,
+        self_condition: bool = True,
     ) -> None:
         super().__init__()
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
@@ -94,6 +96,7 @@ class MolgenPipeline(Pipeline):
             elements=elements or {},
             num_steps=num_steps,
             guidance_scale=guidance_scale,
+            self_condition=self_condition,
         )
 
     @torch.no_grad()
@@ -150,7 +153,7 @@ class MolgenPipeline(Pipeline):
             noise,
             self.scheduler,
             prediction="data",
-            self_condition=True,
+            self_condition=self.config.self_condition,
             finish_with_prediction=True,
             on_step=on_step,
         )
@@ -185,12 +188,13 @@ class _GuidedDenoiser:
         self.denoiser = denoiser
 
     def __call__(self, x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
-        dtype = self.denoiser.dtype
+        t = 1.0 - timestep / 1000.0
         prediction = self.denoiser(
-            self._inputs(x).to(dtype),
+            self._inputs(x),
+            timestep=t.to(x.device, torch.float32).expand(len(self.row_of_item)),
             mask=self.mask,
-            self_condition=None if previous is None else self._inputs(previous).to(dtype),
-            modulation=self._modulation(1.0 - timestep / 1000.0),
+            self_condition=None if previous is None else self._inputs(previous),
+            modulation=self._modulation(t),
         ).float()
         if not self.doubled:
             return prediction

@@ -37,7 +37,9 @@ class Recipe:
         mask_types: Share of atoms whose type the encoder does not see. Published: 0.1.
         noise_positions: Share of atoms that the encoder sees moved. Published: 0.1.
         label_dropout: Probability of null labels, for guidance. Published: 0.1.
-        self_condition: Probability of self-conditioning. Published: 0.5.
+        self_condition: Probability of self-conditioning; 0 = none in sampling either. Published: 0.5.
+        preconditioned: Whether the denoiser's output is preconditioned (`LinearPath.precondition`). Published: False.
+        max_weight_time: The loss weight 1 / (1 - t)² grows up to this time. Published: 0.9.
         geometric_loss: Weight of GFMDiff's geometric loss on denoised positions of molecules; 0 = off.
         autoencoder: Size of the autoencoder.
         denoiser: Size of the latent DiT.
@@ -54,7 +56,9 @@ class Recipe:
     mask_types: float = 0.0
     noise_positions: float = 0.0
     label_dropout: float = 0.1
-    self_condition: float = 0.5
+    self_condition: float = 0.0
+    preconditioned: bool = True
+    max_weight_time: float = 0.99
     geometric_loss: float = 0.0
     autoencoder: NetworkSize = field(default_factory=lambda: NetworkSize(width=128, depth=3, heads=4))
     denoiser: NetworkSize = field(default_factory=lambda: NetworkSize(width=224, depth=7, heads=7))

@@ -51,6 +51,21 @@ class LinearPath:
         """∇ log p_t(x) = (t v - x) / (1 - t); t < 1 (Ma et al. 2024, equation 9)."""
         return (_as(t, x) * v - x) / (1.0 - _as(t, x))
 
+    @staticmethod
+    def precondition(x: Tensor, raw: Tensor, t: Float[Tensor, " b"]) -> Tensor:
+        """A prediction of the data from a network's raw output: c_skip · x + c_out · raw, in float32.
+
+        The preconditioning of EDM (Karras et al. 2022, table 1) written for this path and data of unit variance::
+
+            c_skip = t / (t² + (1 - t)²)        c_out = (1 - t) / √(t² + (1 - t)²)
+
+        So the network need not copy what it is given: near t = 1 its errors, and those of low precision, fade out, and
+        with the weight 1 / (1 - t)² its own target has about the same size at all times.
+        """
+        power = t.float().square() + (1.0 - t.float()).square()
+        skip, out = t.float() / power, (1.0 - t.float()) / power.sqrt()
+        return _as(skip, x.float()) * x.float() + _as(out, x.float()) * raw.float()
+
     @classmethod
     def sde_drift(
         cls, x: Tensor, v: Tensor, t: Float[Tensor, " b"], diffusion: Float[Tensor, " b"]
