@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from polydit.core.objectives import LinearPath
 from polydit.molgen.model import LatentDiT
-from torch import nn
 
 
 def network(**changes: object) -> LatentDiT:
