@@ -13,6 +13,7 @@ import torch
 
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_generator, item_seed
+from polydit.core.objectives import FlowMatching, LogitNormalTimes
 from polydit.core.training.config import TrainConfig
 from polydit.core.training.trainer import Task, Trainer
 from polydit.molgen.batch import collate
@@ -21,7 +22,13 @@ from polydit.molgen.data.structure import Structure
 from polydit.molgen.model import MAX_ELEMENTS, AtomAutoencoder, LatentDiT
 from polydit.molgen.pipeline import MolgenPipeline, flow_scheduler
 from polydit.molgen.recipe import Recipe
-from polydit.molgen.train import Augmentation, AutoencoderLoss, AutoencoderTask, DenoiserTask, published_objective
+from polydit.molgen.train import (
+    Augmentation,
+    AutoencoderLoss,
+    AutoencoderTask,
+    DenoiserTask,
+    published_objective,
+)
 
 Progress = Callable[[str, int, int, dict[str, Any]], None]
 
@@ -99,6 +106,15 @@ def build_denoiser(recipe: Recipe) -> LatentDiT:
     )
 
 
+def objective(recipe: Recipe) -> FlowMatching:
+    """The published objective with the recipe's times and weight."""
+    chosen = replace(published_objective(), max_weight_time=recipe.max_weight_time)
+    if recipe.times == "uniform":
+        return chosen
+    # noise over signal is (1 - t) / t: the logit of t is minus the logarithm of EDM's sigma
+    return replace(chosen, times=LogitNormalTimes(mean=1.2, std=1.2))
+
+
 def size_histograms(structures: Sequence[Structure]) -> dict[str, dict[str, int]]:
     """How many structures of each kind have how many atoms."""
     counts: dict[str, Counter[int]] = {}
@@ -107,12 +123,12 @@ def size_histograms(structures: Sequence[Structure]) -> dict[str, dict[str, int]
     return {kind: {str(n): c for n, c in sorted(counter.items())} for kind, counter in sorted(counts.items())}
 
 
-def elements(structures: Sequence[Structure]) -> dict[str, list[int]]:
-    """The atomic numbers that occur, per kind."""
-    found: dict[str, set[int]] = {}
+def elements(structures: Sequence[Structure]) -> dict[str, dict[str, int]]:
+    """How many atoms of which element the structures of each kind have, the most frequent first."""
+    counts: dict[str, Counter[str]] = {}
     for structure in structures:
-        found.setdefault(structure.kind, set()).update(structure.numbers.tolist())
-    return {kind: sorted(numbers) for kind, numbers in sorted(found.items())}
+        counts.setdefault(structure.kind, Counter()).update(structure.symbols)
+    return {kind: dict(counter.most_common()) for kind, counter in sorted(counts.items())}
 
 
 @dataclass(frozen=True)
@@ -165,7 +181,7 @@ def _fit_denoiser(
     task = DenoiserTask(
         model,
         autoencoder,
-        replace(published_objective(), max_weight_time=recipe.max_weight_time),
+        objective(recipe),
         label_dropout=recipe.label_dropout,
         self_condition=recipe.self_condition,
         rotate=recipe.pose == "random",

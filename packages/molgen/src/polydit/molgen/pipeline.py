@@ -66,7 +66,7 @@ class MolgenPipeline(Pipeline):
         denoiser: Trained latent DiT.
         scheduler: A flow-matching scheduler of diffusers that accepts `sigmas`.
         size_histograms: Atoms per structure in the training data, {kind: {"9": count}}.
-        elements: Atomic numbers in the training data, {kind: [...]}.
+        elements: Atoms by element in the training data, {kind: {"C": count}}.
         num_steps: Default number of network calls per sample.
         guidance_scale: Default guidance scale; 1 = none.
         self_condition: Whether the denoiser was trained to see its last prediction. Published: True.
@@ -84,7 +84,7 @@ class MolgenPipeline(Pipeline):
         denoiser: LatentDiT,
         scheduler: FlowMatchEulerDiscreteScheduler,
         size_histograms: dict[str, dict[str, int]] | None = None,
-        elements: dict[str, list[int]] | None = None,
+        elements: dict[str, dict[str, int]] | None = None,
         num_steps: int = 100,
         guidance_scale: float = 2.0,
         self_condition: bool = True,

@@ -39,6 +39,8 @@ class Recipe:
         label_dropout: Probability of null labels, for guidance. Published: 0.1.
         self_condition: Probability of self-conditioning; 0 = none in sampling either. Published: 0.5.
         preconditioned: Whether the denoiser's output is preconditioned (`LinearPath.precondition`). Published: False.
+        times: Training times. "uniform": U(0.01, 0.99), as published. "logit-normal": EDM's distribution of noise
+            levels (Karras et al. 2022: P_mean -1.2, P_std 1.2), which stays where geometry is decided.
         max_weight_time: The loss weight 1 / (1 - t)² grows up to this time. Published: 0.9.
         geometric_loss: Weight of GFMDiff's geometric loss on denoised positions of molecules; 0 = off.
         autoencoder: Size of the autoencoder.
@@ -58,6 +60,7 @@ class Recipe:
     label_dropout: float = 0.1
     self_condition: float = 0.0
     preconditioned: bool = True
+    times: Literal["uniform", "logit-normal"] = "logit-normal"
     max_weight_time: float = 0.99
     geometric_loss: float = 0.0
     autoencoder: NetworkSize = field(default_factory=lambda: NetworkSize(width=128, depth=3, heads=4))

@@ -69,7 +69,7 @@ def _describe(reference: str | None) -> dict[str, Any]:
         "parameters": component_sizes(found.path),
         "licence": found.licence,
         "atoms": {kind: _range(sizes) for kind, sizes in histograms.items() if sizes},
-        "elements": found.index.get("elements") or {},
+        "elements": {kind: list(counts) for kind, counts in (found.index.get("elements") or {}).items()},
         "num_steps": found.num_steps,
         "guidance_scale": found.guidance_scale,
         "limits": limits,

@@ -125,9 +125,9 @@ def _reaches(like: Tensor, numbers: tuple[int, ...]) -> Float[Tensor, "k k"]:
 def _reach_table() -> np.ndarray:
     """Å below which two elements are bonded, by atomic numbers; 0 = never. The single bond reaches farthest."""
     # The tables come with RDKit, which training without this term does not need.
-    from polydit.molgen.bonds import _THRESHOLDS
+    from polydit.molgen.bonds import BOND_THRESHOLDS
 
-    return _THRESHOLDS[0] ** 0.5
+    return BOND_THRESHOLDS[0] ** 0.5
 
 
 @cache

@@ -1,0 +1,21 @@
+"""One self-contained HTML page per run: tables, plots, cards and rotatable 3D views, without any network."""
+
+from __future__ import annotations
+
+from polydit.core.report.page import Page as Page
+from polydit.core.report.plots import bar_plot as bar_plot
+from polydit.core.report.plots import histogram as histogram
+from polydit.core.report.plots import line_plot as line_plot
+from polydit.core.report.sections import Badge as Badge
+from polydit.core.report.sections import Card as Card
+from polydit.core.report.sections import Figure as Figure
+from polydit.core.report.sections import Figures as Figures
+from polydit.core.report.sections import Gallery as Gallery
+from polydit.core.report.sections import Headline as Headline
+from polydit.core.report.sections import Plot as Plot
+from polydit.core.report.sections import Plots as Plots
+from polydit.core.report.sections import Section as Section
+from polydit.core.report.sections import Table as Table
+from polydit.core.report.sections import Text as Text
+from polydit.core.report.viewer import Scene as Scene
+from polydit.core.report.viewer import viewer as viewer
