@@ -46,7 +46,8 @@ class Recipe:
         autoencoder: Size of the autoencoder.
         denoiser: Size of the latent DiT.
         modulation: "adaln" as published, or "adaln_single": a third fewer weights.
-        autoencoder_training: Settings of the first stage.
+        autoencoder_training: Settings of the first stage. With accumulate = 2, every step sees a micro-batch of each
+            kind; with 1, the kinds take turns and pull the weights to and fro.
         denoiser_training: Settings of the second stage.
         num_steps: Default number of sampling steps, stored with the checkpoint.
         guidance_scale: Default guidance, stored with the checkpoint; 1 = none.
@@ -67,10 +68,14 @@ class Recipe:
     denoiser: NetworkSize = field(default_factory=lambda: NetworkSize(width=224, depth=7, heads=7))
     modulation: Literal["adaln", "adaln_single"] = "adaln_single"
     autoencoder_training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=4000, learning_rate=1e-3)
+        default_factory=lambda: TrainConfig(
+            steps=3000, batch_size=384, accumulate=2, learning_rate=2e-3, muon_learning_rate=0.02
+        )
     )
     denoiser_training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=20000, learning_rate=1e-3)
+        default_factory=lambda: TrainConfig(
+            steps=5200, batch_size=256, accumulate=2, learning_rate=1e-3, muon_learning_rate=0.02
+        )
     )
     num_steps: int = 50
     guidance_scale: float = 1.0
