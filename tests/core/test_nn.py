@@ -24,6 +24,7 @@ from polydit.core.nn import (
     unpatchify,
 )
 from polydit.core.nn.embeddings import drop_labels
+from polydit.core.nn.linear import ACTIVATIONS, linear
 from polydit.core.nn.patterns import Full, padding_of
 
 
@@ -90,6 +91,28 @@ def test_plain_block_is_torchs_pre_norm_layer() -> None:
             target.copy_(source)
     x = torch.randn(2, 5, 24)
     torch.testing.assert_close(block(x), layer(x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 7e-2)])
+@pytest.mark.parametrize("shape", [(2, 7, 48), (0, 7, 48), (5, 48)])
+def test_fused_linear_is_the_plain_one(
+    activation: str | None, dtype: torch.dtype, tolerance: float, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(48, 96).to(dtype), 2 * torch.randn(shape).to(dtype)
+    plain = linear(x, layer, activation)  # with gradients, so not fused
+    assert plain.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, layer, activation), plain, atol=tolerance, rtol=0.0)
+
+
+def test_fused_linear_leaves_hooked_layers_alone() -> None:
+    layer, seen = nn.Linear(4, 4), []
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        linear(torch.randn(2, 4), layer, "gelu")
+    assert seen == [1]
 
 
 @pytest.mark.parametrize("kind", MODULATIONS)

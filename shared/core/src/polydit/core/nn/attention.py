@@ -15,6 +15,7 @@ from diffusers.models.attention import AttentionModuleMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from polydit.core.nn.linear import linear
 from polydit.core.nn.patterns import Pattern
 
 
@@ -45,12 +46,15 @@ class SelfAttentionProcessor:
         self, attn: SelfAttention, hidden_states: Float[Tensor, "b n d"], pattern: Pattern | None = None
     ) -> Float[Tensor, "b n d"]:
         q_bhne, k_bhne, v_bhne = (
-            attn.qkv(hidden_states).unflatten(-1, (3, attn.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            linear(hidden_states, attn.qkv)
+            .unflatten(-1, (3, attn.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
         )
         if attn.norm_q is not None and attn.norm_k is not None:
             q_bhne, k_bhne = attn.norm_q(q_bhne), attn.norm_k(k_bhne)
         mixed = attend(q_bhne, k_bhne, v_bhne, pattern)
-        return attn.out(mixed.transpose(1, 2).flatten(2))
+        return linear(mixed.transpose(1, 2).flatten(2), attn.out)
 
 
 class SelfAttention(nn.Module, AttentionModuleMixin):

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,  # exact, by the error function
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
-}
+from polydit.core.nn.linear import ACTIVATIONS, linear
 
 
 class FeedForward(nn.Module):
@@ -27,12 +20,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: str = "gelu_tanh") -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
         self.fc1 = nn.Linear(width, hidden)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return self.fc2(self.activation(self.fc1(x)))
+        return linear(linear(x, self.fc1, self.activation), self.fc2)
 
 
 class SwiGLU(nn.Module):

@@ -1,0 +1,56 @@
+"""A linear layer and its activation as one kernel, where that pays: on a CPU, without gradients.
+
+Shapes: ... any leading axes, i and o input and output width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,  # exact, by the error function
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
+_FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "silu": ("swish", "")}
+
+
+def linear(
+    x: Float[Tensor, "... i"], layer: nn.Module, activation: str | None = None
+) -> Float[Tensor, "... o"]:
+    """activation(layer(x)).
+
+    On a CPU without gradients, bias and activation run inside oneDNN's matrix product: the kernel that `torch.compile`
+    emits too. By itself, torch's tanh-GELU takes as long as the product in bf16 (torch 2.13, measured).
+
+    Args:
+        x: Input.
+        layer: A linear layer, or whatever an adapter or a quantiser put in its place: then it is simply called.
+        activation: A key of `ACTIVATIONS`, or None.
+    """
+    if _fusible(x, layer):
+        name, algorithm = _FUSED[activation]
+        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, name, [], algorithm)
+    out = layer(x)
+    return out if activation is None else ACTIVATIONS[activation](out)
+
+
+def _fusible(x: Tensor, layer: nn.Module) -> bool:
+    return (
+        type(layer) is nn.Linear
+        and x.device.type == "cpu"
+        and x.dtype == layer.weight.dtype
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+        # hooks act on the call of the layer: torch's, and those of diffusers, which replace its forward
+        and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
+    )
