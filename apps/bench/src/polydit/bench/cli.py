@@ -1,0 +1,104 @@
+"""The command `polydit-bench`: a table on stdout; figures, raw timings and plots in a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from polydit.core.cli.group import DomainGroup
+from polydit.core.cli.options import output_options
+from polydit.core.cli.output import Output, to_json
+
+if TYPE_CHECKING:
+    from polydit.bench.rows import Row
+
+PARTS = ("forward", "overhead", "job", "precision", "memory", "help", "training")
+
+
+@click.group(
+    name="polydit-bench",
+    cls=DomainGroup,
+    lazy={"molgen": ("polydit.bench.cli:molgen", "Molecules and crystals: speed, memory, precision.")},
+    distributions=("polydit-bench", "polydit-core", "torch"),
+    invoke_without_command=True,
+)
+@click.pass_context
+def polydit_bench(ctx: click.Context) -> None:
+    """Measure our tools beside plain transcriptions of what they implement. Without a command: all of them.
+
+    \b
+    polydit-bench molgen --quick
+    polydit-bench molgen --only forward --only job --out bench/
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(molgen)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer samples, steps and rounds; the same ratios, less steady.")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, show_default="all", help="Parts to measure.")
+@click.option("--checkpoint", metavar="PATH", default=None, show_default="the starter",
+              help="Checkpoint folder of the parts memory and precision.")  # fmt: skip
+@click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=None,
+              show_default="nowhere", help="Folder for results.json and the plots.")  # fmt: skip
+@output_options
+def molgen(
+    quick: bool, only: tuple[str, ...], checkpoint: str | None, out: Path | None, output: Output
+) -> None:
+    """Measure molgen against a plain transcription of ADiT.
+
+    Ratios are medians over interleaved rounds (A B A B) in one process. The random weights of ADiT-S are the
+    same on both sides. The whole takes about 30 minutes on two idle cores, with --quick about 3.
+    """
+    from polydit.bench.measure import describe_machine
+
+    parts = only or PARTS
+    machine = describe_machine()
+    rows: list[Row] = []
+    with output.progress(len(parts), what="bench", unit="part") as progress:
+        for part in parts:
+            for row in _measure(part, quick=quick, checkpoint=checkpoint):
+                output.item(row.record())
+                rows.append(row)
+            progress.update()
+    if not output.json:
+        output.table([{key: value for key, value in row.line().items() if key != "how"} for row in rows])
+        for row in rows:
+            output.text(f"{row.what}: {row.how}.")
+        output.text(", ".join(f"{key} {value}" for key, value in machine.items()))
+    if out is not None:
+        _write(out, rows, {"quick": quick, **machine})
+        output.note(f"Written to {out}")
+
+
+def _measure(part: str, *, quick: bool, checkpoint: str | None) -> Iterator[Row]:
+    """The rows of one part; the imports wait until here."""
+    from polydit.bench import forward, job, processes, training
+
+    measures: dict[str, Callable[[], Any]] = {
+        "forward": lambda: forward.forward_rows(quick=quick),
+        "overhead": lambda: [forward.overhead_row(quick=quick)],
+        "job": lambda: job.job_rows(quick=quick),
+        "precision": lambda: job.precision_rows(quick=quick, checkpoint=checkpoint),
+        "memory": lambda: [processes.memory_row(quick=quick, checkpoint=checkpoint)],
+        "help": lambda: [processes.help_row()],
+        "training": lambda: [training.training_row(quick=quick)],
+    }
+    yield from measures[part]()
+
+
+def _write(out: Path, rows: list[Row], circumstances: dict[str, Any]) -> None:
+    from polydit.bench.plots import rounds_plot
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(
+        to_json({**circumstances, "rows": [row.record() for row in rows]}) + "\n", encoding="utf-8"
+    )
+    for row in rows:
+        if picture := rounds_plot(row):
+            name = re.sub(r"\W+", "-", row.key)
+            (out / f"{name}.svg").write_text(picture, encoding="utf-8")

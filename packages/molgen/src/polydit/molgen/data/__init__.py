@@ -1,0 +1,1 @@
+"""Structures: the typed sample, its readers and writers, and the offline generators."""

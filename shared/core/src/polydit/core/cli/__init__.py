@@ -1,0 +1,1 @@
+"""Command lines: shared options, error handling, output, configuration. Imports click only."""
