@@ -25,7 +25,7 @@ _TOKENS = {"mps": 8192, "cuda": 65536}
 _TOKENS_PER_CORE, _TOKENS_CPU = 256, (512, 4096)
 _BYTES = 4
 _PROCESS_BYTES = 600e6  # torch, diffusers, rdkit and pymatgen themselves
-# Copies of a token's width alive at the peak of a block: residual, modulated, q k v, feed-forward, their inputs.
+# Copies of a token's width alive at the peak of a block: residual, modulated, q k v, feed-forward.
 _COPIES = 24
 
 

@@ -40,8 +40,8 @@ class SizeDistribution:
         """From `--atoms`.
 
         Args:
-            text: "auto" = the histogram; "9" = always nine; "5-20" = the histogram between these, both included,
-                or all of them alike where it is empty.
+            text: "auto" = the histogram; "9" = always nine; "5-20" = the histogram between these, both
+                included, or all of them alike where it is empty.
             histogram: Structures of the training data by number of atoms; empty if unknown.
             kind: Names the histogram in messages.
 
@@ -163,8 +163,8 @@ class SamplingPlan:
     def batches(self, limit: BatchLimit) -> Iterator[Sequence[PlannedSample]]:
         """Batches of similar sizes: windows of the run, each sorted and cut, the largest first.
 
-        Largest first, because then memory that does not suffice shows in the first batch of a window. A window
-        is some batches' worth, so memory does not depend on `num_samples`.
+        Largest first, because then memory that does not suffice shows in the first batch of a window. A
+        window is some batches' worth, so memory does not depend on `num_samples`.
         """
         samples = iter(self)
         while window := list(islice(samples, _WINDOW_BATCHES * limit.most(round(self.sizes.mean)))):

@@ -89,7 +89,7 @@ def measures(structure: Structure) -> dict[str, Any]:
     """What is cheap to know of a structure.
 
     Molecules: `edm_stable`, every atom has its valence by EDM's bond lengths. Crystals: `min_distance` in Å
-    between different sites under periodic boundaries (None for a single site), and `volume` of the cell in Å³.
+    between different sites under periodic boundaries (None for a single site), `volume` of the cell in Å³.
     """
     common: dict[str, Any] = {"num_atoms": structure.num_atoms, "formula": structure.formula}
     if structure.cell is None:

@@ -71,7 +71,7 @@ def _absent(requested: str, there: list[str]) -> InputError:
 
 
 def choose_dtype(requested: str = "auto") -> torch.dtype:
-    """The network's precision: fp32, bf16 or fp16; "auto" is fp32, which every device has and nobody doubts."""
+    """The network's precision: fp32, bf16 or fp16; "auto" is fp32, which every device has."""
     import torch
 
     names = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
