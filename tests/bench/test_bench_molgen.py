@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from polydit.bench import forward, job, training
 from polydit.bench.adit_s import AditS, Size, adit_s, in_precision, molecule_plan, request_of
@@ -17,6 +18,7 @@ from polydit.bench.cli import polydit_bench
 from polydit.bench.plots import rounds_plot
 from polydit.bench.processes import memory_row
 from polydit.molgen.data.structure import Structure
+from polydit.molgen.pipeline import MolgenPipeline
 
 TINY = Size(width=48, depth=2, decoder_width=48, decoder_depth=1)
 
@@ -57,6 +59,23 @@ def test_bfloat16_is_near_float32_but_not_the_same(both: AditS) -> None:
     )
     moved = max(np.abs(exact[name] - rough[name]).max() for name in exact)
     assert 0 < moved < 0.05 * max(np.abs(atoms).max() for atoms in exact.values())
+
+
+def test_a_precision_changes_nothing_else(both: AditS) -> None:
+    """The scheduler's settings come along: another time grid would look like a rounding error."""
+    shifted = MolgenPipeline(
+        autoencoder=both.pipeline.autoencoder,
+        denoiser=both.pipeline.denoiser,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.5),
+    )
+    plan = molecule_plan(3)
+    here, there = (
+        positions(job.our_job(pipeline, plan, num_steps=4))
+        for pipeline in (shifted, in_precision(shifted, torch.float32))
+    )
+    assert all(np.array_equal(here[name], there[name]) for name in here)
+    assert both.pipeline.denoiser.dtype == torch.float32
+    assert in_precision(shifted, torch.bfloat16).denoiser.dtype == torch.bfloat16
 
 
 def test_sizes_follow_qm9() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -81,7 +82,11 @@ def test_debug_shows_the_traceback(invoke: Invoke) -> None:
 def test_a_signal_unwinds_and_gives_its_exit_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
     ready = tmp_path / "ready"
     script = f"import runpy; runpy.run_path({__file__!r})['demo'](['wait', '--ready', {str(ready)!r}])"
-    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as process:
+    # a process started in the background of a shell script ignores Ctrl-C, and so would its children
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
         while not ready.exists():
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.02)

@@ -121,6 +121,22 @@ def test_euler_loop_with_a_perfect_data_prediction_ends_at_the_data() -> None:
     assert seen == [(k, 7) for k in range(1, 8)]
 
 
+def test_stochastic_sampler_is_that_of_diffusers_with_the_noise_it_is_given() -> None:
+    data, noise = torch.randn(2, 3), torch.randn(5, 2, 3)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    drawn = iter(noise[1:])
+    levels = [0.0]  # of noise in what the network is given
+
+    def predict(x: torch.Tensor, t: torch.Tensor, previous: torch.Tensor | None) -> torch.Tensor:
+        levels.append(float(((x - data) / (noise[len(levels) - 1] - data)).mean()))
+        return data
+
+    out = denoise(predict, noise[0], scheduler, prediction="data", fresh_noise=lambda: next(drawn))
+    torch.testing.assert_close(out, data)
+    torch.testing.assert_close(torch.tensor(levels[1:]), scheduler.sigmas[:4], atol=1e-4, rtol=0.0)
+
+
 def test_self_conditioning_hands_over_the_last_prediction() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(3)

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from polydit.core.errors import CheckpointError, PolyditError
-from polydit.core.training import BatchStream, InterleavedStream, TrainConfig, Trainer
+from polydit.core.training.config import TrainConfig
 from polydit.core.training.optim import build_optimizers
 from polydit.core.training.state import load_newest, save_state, saved_steps
-from polydit.core.training.trainer import read_metrics
+from polydit.core.training.stream import BatchStream, InterleavedStream
+from polydit.core.training.trainer import Trainer, read_metrics
 
 CONFIG = TrainConfig(
     steps=20, batch_size=8, learning_rate=1e-2, warmup=3, precision="no", ema=0.9, save_every=7, log_every=1

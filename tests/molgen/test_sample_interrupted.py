@@ -96,7 +96,12 @@ def test_a_signal_in_the_middle(
         return original(self, requests, **options)
 
     monkeypatch.setattr(MolgenPipeline, "__call__", call)
-    result = sample(*OPTIONS, "--out", tmp_path / "run")
+    # as Python sets it, unless this process was started in the background of a shell script, which ignores Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = sample(*OPTIONS, "--out", tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == code
     assert f"{word}. Run the same command again to continue." in result.stderr
     assert (len(lines(tmp_path / "run")), read_run(tmp_path / "run").run["status"]) == (8, "interrupted")

@@ -26,7 +26,7 @@ from polydit.molgen.data.structure import Structure
 from polydit.molgen.data.writers import render
 from polydit.molgen.fit import prepare, set_latent_scale
 from polydit.molgen.model import AtomAutoencoder, LatentDiT
-from polydit.molgen.pipeline import MolgenPipeline, SampleRequest
+from polydit.molgen.pipeline import MolgenPipeline, Prior, SampleRequest
 from polydit.molgen.recipe import Recipe
 from polydit.molgen.train import Augmentation, AutoencoderTask, DenoiserTask, centred, random_rotations
 
@@ -191,15 +191,18 @@ def test_latent_scale_normalises_the_latents() -> None:
     torch.testing.assert_close(autoencoder.denormalize(latents), autoencoder.encode(collate(items)).mean)
 
 
-def test_noise_of_an_item_does_not_depend_on_its_batch(tiny_pipeline: MolgenPipeline) -> None:
+def test_noise_of_an_item_does_not_depend_on_its_batch() -> None:
     requests = [SampleRequest(id=str(k), kind="molecule", num_atoms=3 + k, seed=k) for k in range(5)]
-    together = tiny_pipeline.prior(requests, 7)
-    for row, request in enumerate(requests):
-        assert torch.equal(
-            tiny_pipeline.prior([request], request.num_atoms)[0], together[row, : request.num_atoms]
-        )
-    mask = together.abs().sum(-1) > 0
-    torch.testing.assert_close(centred(together, mask), together, atol=1e-6, rtol=0)
+    cpu = torch.device("cpu")
+    batch = Prior(requests, 7, 4, cpu)
+    alone = [Prior([request], request.num_atoms, 4, cpu) for request in requests]
+    first = batch()
+    second = batch()
+    for together in (first, second):
+        for row, (request, prior) in enumerate(zip(requests, alone, strict=True)):
+            assert torch.equal(prior()[0], together[row, : request.num_atoms])
+        torch.testing.assert_close(centred(together, batch.mask), together, atol=1e-6, rtol=0.0)
+    assert not torch.equal(first, second)
 
 
 def test_pipeline_mixes_kinds_and_sizes(tiny_pipeline: MolgenPipeline) -> None:

@@ -19,7 +19,7 @@ from polydit.molgen.batch import KIND_LABELS
 from polydit.molgen.convert import SIZE_HISTOGRAMS, autoencoder_from_published, denoiser_from_published
 from polydit.molgen.data.structure import Rejected, Structure
 from polydit.molgen.model import DecodedAtoms
-from polydit.molgen.pipeline import MolgenPipeline, SampleRequest, flow_scheduler, to_structures
+from polydit.molgen.pipeline import MolgenPipeline, Prior, SampleRequest, flow_scheduler, to_structures
 from polydit.molgen.sampling_plan import PlannedSample, SamplingPlan, SizeDistribution
 
 Results = list[Structure | Rejected]
@@ -59,7 +59,8 @@ class AditS:
     def _plain_batch(self, batch: Sequence[SampleRequest], num_steps: int, scale: float) -> Results:
         sizes = torch.tensor([request.num_atoms for request in batch])
         mask = padding_of(sizes, int(sizes.max()))
-        noise = self.pipeline.prior(batch, mask.shape[1])  # the same noise per request as on our side
+        channels = self.pipeline.denoiser.config.latent_channels
+        noise = Prior(batch, mask.shape[1], channels, mask.device)()  # the same per request as on our side
         dataset = torch.tensor([KIND_LABELS[request.kind] for request in batch])
         spacegroup = torch.tensor([request.spacegroup for request in batch])
         run = sample_latents(
@@ -104,12 +105,9 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
 
 def in_precision(pipeline: MolgenPipeline, dtype: torch.dtype) -> MolgenPipeline:
     """The pipeline with its denoiser in `dtype`; the decoder, one call of a hundred, keeps its own."""
-    return MolgenPipeline(
-        autoencoder=pipeline.autoencoder,
-        denoiser=copy.deepcopy(pipeline.denoiser).to(dtype=dtype),
-        scheduler=flow_scheduler(),
-        size_histograms=pipeline.config.size_histograms,
-    )
+    other = copy.deepcopy(pipeline)
+    other.denoiser.to(dtype=dtype)
+    return other
 
 
 def molecule_plan(num_samples: int, histogram: Mapping[str, int] | None = None) -> SamplingPlan:

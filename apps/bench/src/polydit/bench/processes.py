@@ -45,7 +45,7 @@ def memory_row(*, quick: bool, checkpoint: str | None = None) -> Row:
 def _sample(out: Path, count: int, checkpoint: str | None) -> ChildRun:
     given = ["--checkpoint", checkpoint] if checkpoint else []
     options = ["--num-samples", str(count), "--num-steps", str(STEPS), "--out", str(out), "--quiet", *given]
-    return run_child([molgen_program(), "sample", *options], num_threads=2, accepted=(0, 3))
+    return run_child([molgen_program(), "sample", *options], accepted=(0, 3))
 
 
 def help_row() -> Row:

@@ -85,6 +85,7 @@ def fit(
         num_steps=recipe.num_steps,
         guidance_scale=recipe.guidance_scale,
         self_condition=recipe.self_condition > 0.0,
+        stochastic=recipe.stochastic,
     )
     pipeline.save_pretrained(out / "checkpoint")
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")

@@ -70,6 +70,7 @@ class MolgenPipeline(Pipeline):
         num_steps: Default number of network calls per sample.
         guidance_scale: Default guidance scale; 1 = none.
         self_condition: Whether the denoiser was trained to see its last prediction. Published: True.
+        stochastic: Draw new noise in every step instead of keeping the first. Published: False.
     """
 
     components_by_name = {  # noqa: RUF012  the names are fixed by diffusers' folder layout
@@ -88,6 +89,7 @@ class MolgenPipeline(Pipeline):
         num_steps: int = 100,
         guidance_scale: float = 2.0,
         self_condition: bool = True,
+        stochastic: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
@@ -97,6 +99,7 @@ class MolgenPipeline(Pipeline):
             num_steps=num_steps,
             guidance_scale=guidance_scale,
             self_condition=self_condition,
+            stochastic=stochastic,
         )
 
     @torch.no_grad()
@@ -145,30 +148,41 @@ class MolgenPipeline(Pipeline):
     ) -> Float[Tensor, "b n c"]:
         """Clean latents in float32: `num_steps` calls on the grid t = 0.01 .. 1, the last prediction is the sample."""
         predict = _GuidedDenoiser(self.denoiser, requests, mask, guidance_scale)
-        noise = self.prior(requests, mask.shape[1]).to(self.device)
+        prior = Prior(requests, mask.shape[1], self.denoiser.config.latent_channels, self.device)
         times = np.linspace(FIRST_TIME, 1.0, num_steps)
         self.scheduler.set_timesteps(sigmas=(1.0 - times[:-1]).tolist(), device=self.device)
         return denoise(
             predict,
-            noise,
+            prior(),
             self.scheduler,
             prediction="data",
             self_condition=self.config.self_condition,
             finish_with_prediction=True,
+            fresh_noise=prior if self.config.stochastic else None,
             on_step=on_step,
         )
 
-    def prior(self, requests: Sequence[SampleRequest], slots: int) -> Float[Tensor, "b n c"]:
-        """Noise per request from its own seed, mean-free over its atoms; zeros in padding.
 
-        The published code subtracts the mean over padding too; then an item's noise would depend on its batch.
-        """
-        channels = self.denoiser.config.latent_channels
-        noise = torch.zeros(len(requests), slots, channels)
-        for row, request in enumerate(requests):
-            generator = torch.Generator("cpu").manual_seed(request.seed)
-            noise[row, : request.num_atoms] = torch.randn(request.num_atoms, channels, generator=generator)
-        return centred(noise, padding_of(torch.tensor([r.num_atoms for r in requests]), slots))
+class Prior:
+    """Noise for a batch, each item's from its own generator: the same for an item in any batch.
+
+    Every call draws the next noise, mean-free over each item's atoms and zero in padding. The published code subtracts
+    the mean over padding too; then an item's noise would depend on its batch.
+    """
+
+    def __init__(
+        self, requests: Sequence[SampleRequest], slots: int, channels: int, device: torch.device
+    ) -> None:
+        self.sizes = [request.num_atoms for request in requests]
+        self.generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
+        self.mask = padding_of(torch.tensor(self.sizes), slots)
+        self.channels, self.device = channels, device
+
+    def __call__(self) -> Float[Tensor, "b n c"]:
+        noise = torch.zeros(*self.mask.shape, self.channels)
+        for row, (size, generator) in enumerate(zip(self.sizes, self.generators, strict=True)):
+            noise[row, :size] = torch.randn(size, self.channels, generator=generator)
+        return centred(noise, self.mask).to(self.device)
 
 
 class _GuidedDenoiser:

@@ -51,6 +51,7 @@ class Recipe:
         denoiser_training: Settings of the second stage.
         num_steps: Default number of sampling steps, stored with the checkpoint.
         guidance_scale: Default guidance, stored with the checkpoint; 1 = none.
+        stochastic: Whether sampling draws new noise in every step, stored with the checkpoint. Published: False.
     """
 
     pose: Literal["canonical", "random"] = "canonical"
@@ -79,3 +80,4 @@ class Recipe:
     )
     num_steps: int = 50
     guidance_scale: float = 1.0
+    stochastic: bool = True

@@ -158,7 +158,6 @@ def from_pymatgen(
     if not crystal.is_ordered:
         raise InputError("a site is partly occupied", where=source, expected="an ordered crystal")
     lattice: Lattice = crystal.lattice
-    lattice: Lattice = crystal.lattice
     if not (np.isfinite(crystal.frac_coords).all() and np.isfinite(lattice.matrix).all()):
         raise InputError("a coordinate or the cell is not finite", where=source)
     frac = crystal.frac_coords - np.floor(crystal.frac_coords)

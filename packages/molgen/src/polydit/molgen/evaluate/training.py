@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from polydit.core.jobs.workers import Workers
 from polydit.molgen.data.structure import Rejected, Structure
 from polydit.molgen.evaluate.molecules import comparable_smiles, edm_smiles
-from polydit.core.jobs.workers import Workers
 
 
 class TrainingSet(NamedTuple):

@@ -71,7 +71,7 @@ class RunFolder:
 
         Args:
             out: The folder; made if absent.
-            command: What runs, as the user typed it without options ("molgen sample").
+            command: What runs, as the user typed it without options, such as "tool sample".
             options: The effective options with their sources.
             provenance: What else made the items: {"checkpoint": {"name", "sha256", "licence", ...}, ...}.
                 The checkpoint's sha256 is compared in place of the option `checkpoint`, which is only a name.

@@ -27,7 +27,7 @@ class RunRecord:
 
     @property
     def command(self) -> str:
-        """The command that made the run, such as "molgen sample"."""
+        """The command that made the run, such as "tool sample"."""
         return str(self.run["command"])
 
     @property

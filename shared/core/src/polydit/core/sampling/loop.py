@@ -34,6 +34,7 @@ def denoise(
     prediction: Literal["scheduler", "data"] = "scheduler",
     self_condition: bool = False,
     finish_with_prediction: bool = False,
+    fresh_noise: Callable[[], Float[Tensor, " b *rest"]] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     **step_options: object,
 ) -> Float[Tensor, " b *rest"]:
@@ -47,6 +48,9 @@ def denoise(
             which becomes a velocity for a flow-matching scheduler: (x - x̂₁) / sigma.
         self_condition: Give each call the prediction before it (Chen et al. 2023, analog bits).
         finish_with_prediction: Call the network once more at the last noise level, 0, and return what it says (ADiT).
+        fresh_noise: With "data": draws noise for the stochastic sampler, which keeps nothing of the old noise,
+            x ← (1 - sigma') x̂₁ + sigma' ε, and so mends its earlier errors. The same as `stochastic_sampling` of
+            diffusers' flow scheduler, whose noise cannot come from the items' own generators.
         on_step: Told (calls done, calls in all) after each call.
         step_options: For `scheduler.step`, such as `eta` or `generator`.
 
@@ -60,8 +64,11 @@ def denoise(
         predicted = predict(
             scheduler.scale_model_input(x, timestep) if _scales(scheduler) else x, timestep, previous
         )
-        output = (x - predicted) / scheduler.sigmas[index].to(x) if prediction == "data" else predicted
-        x = scheduler.step(output, timestep, x, return_dict=False, **step_options)[0]
+        if fresh_noise is not None:
+            x = torch.lerp(predicted, fresh_noise(), float(scheduler.sigmas[index + 1]))
+        else:
+            output = (x - predicted) / scheduler.sigmas[index].to(x) if prediction == "data" else predicted
+            x = scheduler.step(output, timestep, x, return_dict=False, **step_options)[0]
         previous = predicted if self_condition else None
         if on_step is not None:
             on_step(index + 1, calls)
