@@ -18,7 +18,6 @@ from polydit.molgen.data.generate_crystals import (
 )
 from polydit.molgen.data.generate_molecules import distinct_graphs, generate_molecules, is_unstable
 from polydit.molgen.data.interop import to_rdkit
-from polydit.molgen.data.parallel import ordered_map
 from polydit.molgen.data.prototypes import LITERATURE, PROTOTYPES
 from polydit.molgen.data.recipe import MoleculeRecipe
 from polydit.molgen.data.structure import Structure
@@ -139,22 +138,6 @@ def test_unstable_groups(smiles: str, unstable: bool) -> None:
     from rdkit import Chem
 
     assert is_unstable(Chem.MolFromSmiles(smiles)) is unstable
-
-
-def test_ordered_map_does_not_drain_its_input() -> None:
-    taken = []
-
-    def endless():
-        number = 0
-        while True:
-            taken.append(number)
-            yield number
-            number += 1
-
-    with ordered_map(2) as run:
-        results = run(abs, endless())
-        assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert len(taken) < 100
 
 
 # --- crystals -------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from polydit.core.errors import InputError
+from polydit.core.jobs.workers import Workers
 from polydit.molgen.data.conformers import embed
 from polydit.molgen.data.interop import from_rdkit
-from polydit.molgen.data.parallel import OrderedMap, ordered_map
 from polydit.molgen.data.recipe import MoleculeRecipe
 from polydit.molgen.data.structure import Structure
 
@@ -93,8 +93,8 @@ def generate_molecules(recipe: MoleculeRecipe, *, workers: int = 1) -> Iterator[
         InputError: New graphs became rare before `recipe.num` molecules were found.
     """
     found = 0
-    with ordered_map(workers) as run:
-        built = run(partial(build_conformers, recipe=recipe), distinct_graphs(recipe, run))
+    with Workers(workers) as pool:
+        built = pool.map(partial(build_conformers, recipe=recipe), distinct_graphs(recipe, pool), chunk=16)
         wanted = islice((group for group in built if group), recipe.num)
         for found, group in enumerate(wanted, 1):
             for structure in group:
@@ -110,23 +110,22 @@ def generate_molecules(recipe: MoleculeRecipe, *, workers: int = 1) -> Iterator[
 # --- graphs ---------------------------------------------------------------------------------------------
 
 
-def distinct_graphs(recipe: MoleculeRecipe, run: OrderedMap = map) -> Iterator[str]:
+def distinct_graphs(recipe: MoleculeRecipe, pool: Workers | None = None) -> Iterator[str]:
     """Canonical SMILES, each once, in an order that depends on the recipe only."""
     seen: set[str] = set()
+    pool = pool or Workers(1)
     sizes = tuple(range(1, recipe.max_heavy_atoms + 1))
     if recipe.num is not None:
-        yield from _until_rare(sizes, QM9_MIX, recipe.seed, seen, run)
+        yield from _until_rare(sizes, QM9_MIX, recipe.seed, seen, pool)
         return
     for size in sizes:
-        yield from _until_rare((size,), EVEN_MIX, recipe.seed, seen, run)
+        yield from _until_rare((size,), EVEN_MIX, recipe.seed, seen, pool)
 
 
-def _until_rare(
-    sizes: tuple[int, ...], mix: Mix, seed: int, seen: set[str], run: OrderedMap
-) -> Iterator[str]:
+def _until_rare(sizes: tuple[int, ...], mix: Mix, seed: int, seen: set[str], pool: Workers) -> Iterator[str]:
     blocks = (Block(sizes, mix, f"{seed}:{sizes}:{number}") for number in count())
     window: deque[int] = deque(maxlen=WINDOW_BLOCKS)
-    for found in run(draw_block, blocks):
+    for found in pool.map(draw_block, blocks, chunk=1):
         new = [smiles for smiles in found if smiles not in seen]
         seen.update(new)
         yield from new
