@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from polydit.core.errors import CheckpointError, PolyditError
+from polydit.core.errors import CheckpointError, InputError, PolyditError
 from polydit.core.training.config import TrainConfig
 from polydit.core.training.optim import build_optimizers
 from polydit.core.training.state import load_newest, save_state, saved_steps
@@ -197,5 +197,5 @@ def test_groups_take_turns() -> None:
 
 
 def test_a_batch_that_cannot_be_filled_is_refused() -> None:
-    with pytest.raises(ValueError, match="5 items cannot fill a batch of 8"):
+    with pytest.raises(InputError, match="5 items cannot fill a batch of 8"):
         BatchStream(5, 8)

@@ -27,7 +27,7 @@ def small_recipe(autoencoder_steps: int, denoiser_steps: int) -> Recipe:
     from polydit.core.training.config import TrainConfig
     from polydit.molgen.recipe import NetworkSize, Recipe
 
-    training = {"batch_size": 256, "accumulate": 2, "muon_learning_rate": 0.02, "ema": 0.995}
+    training: dict[str, Any] = {"batch_size": 256, "accumulate": 2, "muon_learning_rate": 0.02, "ema": 0.995}
     return Recipe(
         autoencoder=NetworkSize(width=96, depth=2, heads=3),
         denoiser=NetworkSize(width=160, depth=5, heads=5),

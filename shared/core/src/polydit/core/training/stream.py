@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
+from polydit.core.errors import InputError
+
 
 @runtime_checkable
 class Stream(Protocol):
@@ -37,7 +39,8 @@ class BatchStream:
         self.sizes = None if isinstance(count, int) else np.asarray(count)
         self.count = count if isinstance(count, int) else len(count)
         if self.count < batch_size:
-            raise ValueError(f"{self.count} items cannot fill a batch of {batch_size}; lower the batch size")
+            hint = "Give more data or a smaller batch_size."
+            raise InputError(f"{self.count} items cannot fill a batch of {batch_size}", hint=hint)
         self.batch_size, self.seed, self.window = batch_size, seed, window
         self._epoch, self._order = -1, np.empty((0, batch_size), dtype=np.int64)
 
