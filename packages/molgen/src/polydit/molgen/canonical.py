@@ -7,7 +7,9 @@ a crystal in its reduced cell; atoms come in an order that keeps neighbours toge
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,10 +58,13 @@ def _sorted_by(rank: list[float], frac: Float[np.ndarray, "n 3"]) -> Int[np.ndar
     return np.lexsort((z, y, x, rank))
 
 
+@cache
 def _electronegativity(number: int) -> float:
     from pymatgen.core import Element
 
-    value = Element.from_Z(number).X
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have none, and pymatgen says so each time
+        value = Element.from_Z(number).X
     return 0.0 if np.isnan(value) else float(value)
 
 
