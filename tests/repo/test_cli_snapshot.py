@@ -20,7 +20,9 @@ PROGRAMS = ("molgen", "polydit")
 
 def described(info: dict[str, Any], path: str) -> dict[str, dict[str, str]]:
     """``{"molgen sample": {"--seed": "integer range 0..9, default 0"}}`` of a command and those below it."""
-    found = {path: {" ".join(param["opts"]): described_option(param) for param in info["params"]}}
+    # click keeps the first context's help option, so its names depend on what ran before
+    params = [param for param in info["params"] if "--help" not in param["opts"]]
+    found = {path: {" ".join(param["opts"]): described_option(param) for param in params}}
     for name, child in info.get("commands", {}).items():
         found |= described(child, f"{path} {name}")
     return found
