@@ -196,6 +196,18 @@ def test_groups_take_turns() -> None:
     assert [{groups[i] for i in stream[k]} for k in range(6)] == [{"a"}, {"b"}] * 3
 
 
+def test_groups_have_their_shares_of_a_step() -> None:
+    groups = ["a"] * 20 + ["b"] * 9
+    stream = InterleavedStream(groups, [1] * 29, batch_size=4, shares={"a": 0.75, "b": 0.25})
+    assert [len(stream[k]) for k in range(4)] == [6, 2, 6, 2]
+    assert [stream.weight(k) for k in range(4)] == [1.5, 0.5, 1.5, 0.5]
+
+
+def test_a_group_without_a_share_is_refused() -> None:
+    with pytest.raises(InputError, match="'b'.*share is 0"):
+        InterleavedStream(["a", "b"], [1, 1], 1, shares={"a": 1.0})
+
+
 def test_a_batch_that_cannot_be_filled_is_refused() -> None:
     with pytest.raises(InputError, match="5 items cannot fill a batch of 8"):
         BatchStream(5, 8)

@@ -186,9 +186,40 @@ def test_latent_scale_normalises_the_latents() -> None:
     autoencoder = AtomAutoencoder(width=32, depth=1, heads=2)
     items = [molecule("CCO", seed) for seed in range(1, 9)]
     set_latent_scale(autoencoder, items)
-    latents = autoencoder.normalize(autoencoder.encode(collate(items)).mean)
+    batch = collate(items)
+    latents = autoencoder.normalize(autoencoder.encode(batch).mean, batch.kind)
     assert latents.flatten(0, 1).mean(0).abs().max() < 0.5
-    torch.testing.assert_close(autoencoder.denormalize(latents), autoencoder.encode(collate(items)).mean)
+    torch.testing.assert_close(
+        autoencoder.denormalize(latents, batch.kind), autoencoder.encode(batch).mean, atol=1e-6, rtol=1e-5
+    )
+
+
+def test_latents_of_each_kind_have_their_own_scale() -> None:
+    torch.manual_seed(0)
+    autoencoder = AtomAutoencoder(width=32, depth=1, heads=2)
+    crystals = [rock_salt(5.0 + 0.2 * k) for k in range(8)]
+    kinds = {"crystal": crystals, "molecule": [molecule("CCO", seed) for seed in range(1, 9)]}
+    set_latent_scale(autoencoder, [*kinds["molecule"], *kinds["crystal"]])
+    for items in kinds.values():
+        batch = collate(items)
+        noise = torch.randn(len(items), items[0].num_atoms, 8, generator=item_generator(0, "noise"))
+        latents = autoencoder.normalize(autoencoder.encode(batch).sample(noise), batch.kind)
+        assert latents.flatten(0, 1).mean(0).abs().max() < 0.6
+        assert 0.5 < latents.flatten(0, 1).std(0).min() and latents.flatten(0, 1).std(0).max() < 1.6
+
+
+def test_a_kind_without_structures_keeps_the_plain_scale() -> None:
+    autoencoder = AtomAutoencoder(width=32, depth=1, heads=2)
+    set_latent_scale(autoencoder, [molecule("CCO", seed) for seed in range(1, 9)])
+    assert autoencoder.config.latent_mean[0] == [0.0] * 8
+    assert autoencoder.config.latent_std[0] == [1.0] * 8
+
+
+def test_noise_keeps_its_mean_unless_it_is_to_be_centred() -> None:
+    request = SampleRequest(id="a", kind="molecule", num_atoms=6, seed=1)
+    free, centre = (Prior([request], 6, 4, torch.device("cpu"), centre=flag)() for flag in (False, True))
+    assert free.mean(1).abs().max() > 0.1
+    torch.testing.assert_close(free - free.mean(1, keepdim=True), centre, atol=1e-6, rtol=0.0)
 
 
 def test_noise_of_an_item_does_not_depend_on_its_batch() -> None:

@@ -12,6 +12,7 @@ from polydit.bench.adit_s import AditS, Results, Size, adit_s, in_precision, mol
 from polydit.bench.measure import interleave, paired_ratio, threads
 from polydit.bench.rows import Row
 from polydit.core.errors import CheckpointError
+from polydit.molgen.batch import KIND_LABELS
 from polydit.molgen.checkpoint import Checkpoint
 from polydit.molgen.data.structure import Structure
 from polydit.molgen.pipeline import MolgenPipeline, SampleRequest
@@ -133,7 +134,8 @@ def _latents_and_positions(
         sizes = torch.tensor([request.num_atoms for request in batch])
         mask = torch.arange(int(sizes.max())) < sizes[:, None]
         made = pipeline.generate_latents(batch, mask, steps, GUIDANCE)
-        decoded = pipeline.autoencoder.decode(pipeline.autoencoder.denormalize(made), mask)
+        kinds = torch.full((len(batch),), KIND_LABELS["molecule"])
+        decoded = pipeline.autoencoder.decode(pipeline.autoencoder.denormalize(made, kinds), mask)
         for row, size in enumerate(sizes.tolist()):
             atoms = 10.0 * decoded.positions_nm[row, :size].double().numpy()
             yield made[row, :size].numpy(), atoms - atoms.mean(axis=0)

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_generator, item_seed
 from polydit.core.objectives import FlowMatching, LogitNormalTimes
 from polydit.core.training.config import TrainConfig
 from polydit.core.training.trainer import Task, Trainer
-from polydit.molgen.batch import collate
+from polydit.molgen.batch import KIND_LABELS, collate
 from polydit.molgen.canonical import canonical
 from polydit.molgen.data.structure import Structure
 from polydit.molgen.model import MAX_ELEMENTS, AtomAutoencoder, LatentDiT
@@ -74,8 +76,9 @@ def fit(
         The checkpoint folder.
     """
     items = prepare(structures, recipe)
-    autoencoder = _fit_autoencoder(items, recipe, _Stage("autoencoder", out, device, progress))
-    denoiser = _fit_denoiser(items, autoencoder, recipe, _Stage("denoiser", out, device, progress))
+    shares = {"molecule": recipe.molecule_share, "crystal": 1.0 - recipe.molecule_share}
+    autoencoder = _fit_autoencoder(items, recipe, _Stage("autoencoder", out, device, progress, shares))
+    denoiser = _fit_denoiser(items, autoencoder, recipe, _Stage("denoiser", out, device, progress, shares))
     pipeline = MolgenPipeline(
         autoencoder=autoencoder,
         denoiser=denoiser,
@@ -86,6 +89,7 @@ def fit(
         guidance_scale=recipe.guidance_scale,
         self_condition=recipe.self_condition > 0.0,
         stochastic=recipe.stochastic,
+        centred_prior=recipe.centred_prior,
     )
     pipeline.save_pretrained(out / "checkpoint")
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
@@ -134,19 +138,29 @@ def elements(structures: Sequence[Structure]) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True)
 class _Stage:
-    """One of the two trainings: where it writes, on what it runs, whom it tells."""
+    """One of the two trainings: where it writes, on what it runs, whom it tells, how it mixes the kinds."""
 
     name: str
     out: Path
     device: str
     progress: Progress | None
+    shares: dict[str, float]
 
     def trainer(self, task: Task, items: Sequence[Structure], config: TrainConfig) -> Trainer:
         sizes, kinds = [s.num_atoms for s in items], [s.kind for s in items]
         folder = self.out / self.name
         tell = self._tell(config)
         return Trainer(
-            task, items, collate, config, folder, sizes=sizes, groups=kinds, device=self.device, on_step=tell
+            task,
+            items,
+            collate,
+            config,
+            folder,
+            sizes=sizes,
+            groups=kinds,
+            shares=self.shares,
+            device=self.device,
+            on_step=tell,
         )
 
     def _tell(self, config: TrainConfig) -> Callable[[int, dict[str, Any]], None] | None:
@@ -187,6 +201,7 @@ def _fit_denoiser(
         self_condition=recipe.self_condition,
         rotate=recipe.pose == "random",
         geometric_weight=recipe.geometric_loss,
+        centred_prior=recipe.centred_prior,
     )
     trainer = stage.trainer(task, items, config)
     autoencoder.to(trainer.accelerator.device)
@@ -196,18 +211,32 @@ def _fit_denoiser(
 
 @torch.no_grad()
 def set_latent_scale(autoencoder: AtomAutoencoder, items: Sequence[Structure], count: int = 2048) -> None:
-    """Store mean and standard deviation of the latents, so that the diffusion sees channels of equal size."""
+    """Store mean and standard deviation of the latents of each kind: the diffusion then sees channels of equal size.
+
+    A kind without structures keeps mean 0 and deviation 1.
+    """
+    channels = autoencoder.config.latent_channels
+    means, deviations = [], []
+    for kind in KIND_LABELS:
+        latents = _latents([item for item in items if item.kind == kind], autoencoder, count)
+        known = len(latents) > 1
+        means.append(latents.mean(0).tolist() if known else [0.0] * channels)
+        deviations.append(latents.std(0).tolist() if known else [1.0] * channels)
+    autoencoder.register_to_config(
+        latent_mean=[[round(v, 6) for v in row] for row in means],
+        latent_std=[[round(v, 6) for v in row] for row in deviations],
+    )
+
+
+def _latents(items: Sequence[Structure], autoencoder: AtomAutoencoder, count: int) -> Float[Tensor, "atoms c"]:
+    """Sampled latents of at most `count` of the structures, all atoms in one list."""
     generator = item_generator(0, "latent-scale")
     chosen = torch.randperm(len(items), generator=generator)[:count].tolist()
     device = next(autoencoder.parameters()).device
-    latents: list[Any] = []
+    found = [torch.empty(0, autoencoder.config.latent_channels, device=device)]
     for start in range(0, len(chosen), 256):
         batch = collate([items[i] for i in chosen[start : start + 256]]).to(device)
         posterior = autoencoder.encode(batch)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-        latents.append(posterior.sample(noise)[batch.mask])
-    values = torch.cat(latents)
-    autoencoder.register_to_config(
-        latent_mean=[round(v, 6) for v in values.mean(0).tolist()],
-        latent_std=[round(v, 6) for v in values.std(0).tolist()],
-    )
+        found.append(posterior.sample(noise)[batch.mask])
+    return torch.cat(found)

@@ -120,9 +120,11 @@ class AtomAutoencoder(ModelMixin, ConfigMixin):
         heads: Attention heads.
         mlp_ratio: Hidden width of the feed-forward over `width`.
         latent_channels: Latent numbers per atom c.
-        latent_mean: Mean of each latent channel over the training data; None = 0, as published.
-        latent_std: Standard deviation of each latent channel; None = 1, as published. `encode` and `decode` use raw
-            latents; the diffusion works on (raw - mean) / std.
+        latent_mean: Mean of each latent channel over the training data, one row per kind in the order of
+            `KIND_LABELS`; None = 0, as published.
+        latent_std: Standard deviation in the same form; None = 1, as published. `encode` and `decode` use raw latents;
+            the diffusion works on (raw - mean) / std. Each kind has its own row: molecules fill a small part of the
+            space that crystals need, and noise of one size for both would hide them.
     """
 
     _repeated_blocks = ["DiTBlock"]  # noqa: RUF012  diffusers reads class-level lists
@@ -136,8 +138,8 @@ class AtomAutoencoder(ModelMixin, ConfigMixin):
         heads: int = 8,
         mlp_ratio: float = 4.0,
         latent_channels: int = 8,
-        latent_mean: list[float] | None = None,
-        latent_std: list[float] | None = None,
+        latent_mean: list[list[float]] | None = None,
+        latent_std: list[list[float]] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = AtomEncoder(width, depth, heads, mlp_ratio)
@@ -157,21 +159,25 @@ class AtomAutoencoder(ModelMixin, ConfigMixin):
         """Latents to atoms."""
         return self.decoder(self.from_latent(latents), mask, Padding(mask))
 
-    def normalize(self, latents: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        """Raw latents to the scale that the diffusion works on."""
-        mean, std = self._latent_scale(latents)
+    def normalize(self, latents: Float[Tensor, "b n c"], kind: Int[Tensor, " b"]) -> Float[Tensor, "b n c"]:
+        """Raw latents to the scale that the diffusion works on; `kind` is 1 crystal, 2 molecule."""
+        mean, std = self._latent_scale(kind)
         return (latents - mean) / std
 
-    def denormalize(self, latents: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    def denormalize(self, latents: Float[Tensor, "b n c"], kind: Int[Tensor, " b"]) -> Float[Tensor, "b n c"]:
         """Undo `normalize`."""
-        mean, std = self._latent_scale(latents)
+        mean, std = self._latent_scale(kind)
         return latents * std + mean
 
-    def _latent_scale(self, like: Tensor) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+    def _latent_scale(self, kind: Int[Tensor, " b"]) -> tuple[Float[Tensor, "b 1 c"], Float[Tensor, "b 1 c"]]:
         channels = self.config.latent_channels
-        mean = self.config.latent_mean or [0.0] * channels
-        std = self.config.latent_std or [1.0] * channels
-        return torch.tensor(mean, device=like.device), torch.tensor(std, device=like.device)
+        mean = self.config.latent_mean or [[0.0] * channels] * NUM_KINDS
+        std = self.config.latent_std or [[1.0] * channels] * NUM_KINDS
+        rows = (kind - 1).cpu()
+        return (
+            torch.tensor(mean)[rows, None].to(kind.device),
+            torch.tensor(std)[rows, None].to(kind.device),
+        )
 
 
 class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):

@@ -71,6 +71,7 @@ class MolgenPipeline(Pipeline):
         guidance_scale: Default guidance scale; 1 = none.
         self_condition: Whether the denoiser was trained to see its last prediction. Published: True.
         stochastic: Draw new noise in every step instead of keeping the first. Published: False.
+        centred_prior: Whether noise has its mean over atoms subtracted. Published: True.
     """
 
     components_by_name = {  # noqa: RUF012  the names are fixed by diffusers' folder layout
@@ -90,6 +91,7 @@ class MolgenPipeline(Pipeline):
         guidance_scale: float = 2.0,
         self_condition: bool = True,
         stochastic: bool = False,
+        centred_prior: bool = True,
     ) -> None:
         super().__init__()
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
@@ -100,6 +102,7 @@ class MolgenPipeline(Pipeline):
             guidance_scale=guidance_scale,
             self_condition=self_condition,
             stochastic=stochastic,
+            centred_prior=centred_prior,
         )
 
     @torch.no_grad()
@@ -133,9 +136,9 @@ class MolgenPipeline(Pipeline):
         sizes = torch.tensor([r.num_atoms for r in requests])
         mask = padding_of(sizes, int(sizes.max())).to(self.device)
         latents = self.generate_latents(requests, mask, steps, scale, on_step)
-        decoded = self.autoencoder.decode(
-            self.autoencoder.denormalize(latents).to(self.autoencoder.dtype), mask
-        )
+        kinds = torch.tensor([KIND_LABELS[r.kind] for r in requests], device=self.device)
+        latents = self.autoencoder.denormalize(latents, kinds)
+        decoded = self.autoencoder.decode(latents.to(self.autoencoder.dtype), mask)
         return to_structures(requests, decoded)
 
     def generate_latents(
@@ -148,7 +151,13 @@ class MolgenPipeline(Pipeline):
     ) -> Float[Tensor, "b n c"]:
         """Clean latents in float32: `num_steps` calls on the grid t = 0.01 .. 1, the last prediction is the sample."""
         predict = _GuidedDenoiser(self.denoiser, requests, mask, guidance_scale)
-        prior = Prior(requests, mask.shape[1], self.denoiser.config.latent_channels, self.device)
+        prior = Prior(
+            requests,
+            mask.shape[1],
+            self.denoiser.config.latent_channels,
+            self.device,
+            centre=self.config.centred_prior,
+        )
         times = np.linspace(FIRST_TIME, 1.0, num_steps)
         self.scheduler.set_timesteps(sigmas=(1.0 - times[:-1]).tolist(), device=self.device)
         return denoise(
@@ -166,23 +175,32 @@ class MolgenPipeline(Pipeline):
 class Prior:
     """Noise for a batch, each item's from its own generator: the same for an item in any batch.
 
-    Every call draws the next noise, mean-free over each item's atoms and zero in padding. The published code subtracts
-    the mean over padding too; then an item's noise would depend on its batch.
+    Every call draws the next noise, zero in padding and, with `centre`, mean-free over each item's atoms. The published
+    code subtracts the mean over padding too; then an item's noise would depend on its batch.
+
+    Without noise on its mean a structure's mean latent is never in doubt in training, so a network learns to trust it;
+    in sampling it is whatever the first predictions made of it. The starter is trained and sampled without `centre`.
     """
 
     def __init__(
-        self, requests: Sequence[SampleRequest], slots: int, channels: int, device: torch.device
+        self,
+        requests: Sequence[SampleRequest],
+        slots: int,
+        channels: int,
+        device: torch.device,
+        *,
+        centre: bool = True,
     ) -> None:
         self.sizes = [request.num_atoms for request in requests]
         self.generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
         self.mask = padding_of(torch.tensor(self.sizes), slots)
-        self.channels, self.device = channels, device
+        self.channels, self.device, self.centre = channels, device, centre
 
     def __call__(self) -> Float[Tensor, "b n c"]:
         noise = torch.zeros(*self.mask.shape, self.channels)
         for row, (size, generator) in enumerate(zip(self.sizes, self.generators, strict=True)):
             noise[row, :size] = torch.randn(size, self.channels, generator=generator)
-        return centred(noise, self.mask).to(self.device)
+        return (centred(noise, self.mask) if self.centre else noise).to(self.device)
 
 
 class _GuidedDenoiser:

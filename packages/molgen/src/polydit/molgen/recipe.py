@@ -52,6 +52,8 @@ class Recipe:
         num_steps: Default number of sampling steps, stored with the checkpoint.
         guidance_scale: Default guidance, stored with the checkpoint; 1 = none.
         stochastic: Whether sampling draws new noise in every step, stored with the checkpoint. Published: False.
+        centred_prior: Whether noise has its mean over atoms subtracted, in training and sampling. Published: True.
+        molecule_share: Share of molecules among the structures of a step, when there are crystals too.
     """
 
     pose: Literal["canonical", "random"] = "canonical"
@@ -81,3 +83,5 @@ class Recipe:
     num_steps: int = 50
     guidance_scale: float = 1.0
     stochastic: bool = True
+    centred_prior: bool = False
+    molecule_share: float = 0.75

@@ -168,6 +168,7 @@ class DenoiserTask:
         self_condition: Probability that a batch sees a first prediction of its own. Published: 0.5.
         rotate: Rotate each structure at random before it is encoded; off with canonical poses.
         geometric_weight: Weight of GFMDiff's geometric loss on the decoded prediction of molecules; 0 = off.
+        centred_prior: Subtract the mean over atoms from the noise, as published.
     """
 
     model: LatentDiT
@@ -177,6 +178,7 @@ class DenoiserTask:
     self_condition: float = 0.5
     rotate: bool = False
     geometric_weight: float = 0.0
+    centred_prior: bool = True
 
     def __post_init__(self) -> None:
         self.autoencoder.requires_grad_(False).eval()
@@ -186,7 +188,9 @@ class DenoiserTask:
         if self.rotate:
             batch = Augmentation(rotate=True).move(batch, generator)
         latents = self.encode(batch, generator)
-        prior = centred(torch.randn(latents.shape, generator=generator).to(latents), batch.mask)
+        prior = torch.randn(latents.shape, generator=generator).to(latents) * batch.mask[..., None]
+        if self.centred_prior:
+            prior = centred(prior, batch.mask)
         sample = self.objective.noisy(latents, prior, generator)
         labels = {
             "kind": self._drop(batch.kind, generator),
@@ -215,7 +219,8 @@ class DenoiserTask:
 
         Published training weights it by the signal level α_t too; crystals, whose bonds cross the cell, do not count.
         """
-        decoded = self.autoencoder.decode(self.autoencoder.denormalize(prediction.float()), batch.mask)
+        latents = self.autoencoder.denormalize(prediction.float(), batch.kind)
+        decoded = self.autoencoder.decode(latents, batch.mask)
         mask = batch.mask.float()
         per_structure = geometric_loss(
             decoded.positions_nm.float() * ANGSTROM_PER_NM,
@@ -230,7 +235,7 @@ class DenoiserTask:
         """Normalised sampled latents, zero in padding."""
         posterior = self.autoencoder.encode(batch)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean.device)
-        latents = self.autoencoder.normalize(posterior.sample(noise.to(posterior.mean)).float())
+        latents = self.autoencoder.normalize(posterior.sample(noise.to(posterior.mean)).float(), batch.kind)
         return latents * batch.mask[..., None]
 
     def _drop(self, labels: Int[Tensor, " b"], generator: torch.Generator) -> Int[Tensor, " b"]:

@@ -87,7 +87,8 @@ def generate_molecules(recipe: MoleculeRecipe, *, workers: int = 1) -> Iterator[
     """Molecules with bonds, charges 0 and 3D positions (Å), all conformers of one after another.
 
     Properties: `smiles` (canonical, without stereo), `energy_kcal_mol` (MMFF94), `conformer` (0 = lowest energy).
-    A graph that cannot be embedded or does not converge is left out; `recipe.num` counts those that remain.
+    A graph that cannot be embedded, does not converge, or has no legible conformer is left out; `recipe.num` counts
+    those that remain.
 
     Raises:
         InputError: New graphs became rare before `recipe.num` molecules were found.
@@ -223,7 +224,7 @@ def is_unstable(mol: Mol) -> bool:
 
 
 def build_conformers(smiles: str, recipe: MoleculeRecipe) -> list[Structure]:
-    """Distinct MMFF94 minima of a molecule by rising energy, at most `recipe.conformers`; empty if there is none."""
+    """Legible ones among the first `recipe.conformers` MMFF94 minima of a molecule, by rising energy; perhaps none."""
     from rdkit import Chem
 
     seed = random.Random(f"{recipe.seed}:{smiles}").getrandbits(31)
@@ -231,12 +232,28 @@ def build_conformers(smiles: str, recipe: MoleculeRecipe) -> list[Structure]:
         mol, minima = embed(Chem.MolFromSmiles(smiles), seed=seed, conformers=recipe.conformers)
     except InputError:  # too strained for a 3D form: the graph is no molecule
         return []
-    return [
+    built = [
         from_rdkit(
             mol,
             id=smiles,
             conformer=minimum.conformer,
-            properties={"smiles": smiles, "energy_kcal_mol": round(minimum.energy, 4), "conformer": index},
+            properties={"smiles": smiles, "energy_kcal_mol": round(minimum.energy, 4)},
         )
-        for index, minimum in enumerate(minima)
+        for minimum in minima
     ]
+    return [
+        replace(conformer, properties={**conformer.properties, "conformer": index})
+        for index, conformer in enumerate(filter(is_legible, built))
+    ]
+
+
+def is_legible(molecule: Structure) -> bool:
+    """Whether its bonds can be read back from atoms and positions alone, by EDM's lengths and by RDKit.
+
+    A generator learns nothing but atoms and positions. What cannot be read back, about one conformer in eight (a bond
+    of MMFF94 outside EDM's lengths, say), it would learn to make and everyone would count as wrong.
+    """
+    from polydit.molgen.evaluate.molecules import assess_molecule
+
+    row = assess_molecule(molecule)
+    return row.stable and row.valid and row.rdkit_valid and row.connected

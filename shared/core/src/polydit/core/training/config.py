@@ -21,6 +21,8 @@ class TrainConfig:
         schedule: "cosine" falls to 0 at the last step, "constant" stays.
         accumulate: Micro-batches in one optimizer step.
         precision: "bf16" autocast, or "no" for float32.
+        compile: Compile the network with `torch.compile` (once, for any batch shape). Needs a C++ compiler; on a CPU
+            with bf16 a step of a small DiT takes about 0.8 times as long, after a minute of compiling.
         clip: Largest norm of the gradient; 0 = no clipping.
         ema: Decay of the moving average of the weights; 0 = none.
         seed: Seed of data order, noise and times.
@@ -39,6 +41,7 @@ class TrainConfig:
     schedule: Literal["cosine", "constant"] = "cosine"
     accumulate: int = 1
     precision: Literal["bf16", "no"] = "bf16"
+    compile: bool = False
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0

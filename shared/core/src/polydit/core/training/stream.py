@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +17,10 @@ class Stream(Protocol):
 
     def __getitem__(self, batch: int) -> Int[np.ndarray, " b"]:
         """Indices of batch number `batch` since the start of training."""
+        ...
+
+    def weight(self, batch: int) -> float:
+        """Weight of that batch's loss; 1 on average."""
         ...
 
 
@@ -56,6 +60,10 @@ class BatchStream:
             self._order, self._epoch = self._arrange(epoch), epoch
         return self._order[position]
 
+    def weight(self, batch: int) -> float:
+        """1: all batches are of one size."""
+        return 1.0
+
     def _arrange(self, epoch: int) -> Int[np.ndarray, "batches b"]:
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(self.count)[: self.batches_per_epoch * self.batch_size]
@@ -76,22 +84,44 @@ class InterleavedStream:
     Args:
         groups: Group of each item; groups take turns in the order of their first item.
         sizes: Size of each item.
-        batch_size: Items in a batch.
+        batch_size: Items in a batch, on average over the groups.
         seed: Seed of the order.
+        shares: Share of each group among the items that are drawn; None = all alike. A group's batches are larger and
+            weigh more in the same measure, so that every item drawn counts the same.
+
+    Raises:
+        InputError: If a group has no share above 0, or too few items for its batch.
     """
 
     def __init__(
-        self, groups: Sequence[Hashable], sizes: Sequence[int], batch_size: int, seed: int = 0
+        self,
+        groups: Sequence[Hashable],
+        sizes: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        shares: Mapping[Hashable, float] | None = None,
     ) -> None:
         members: dict[Hashable, list[int]] = {}
         for index, group in enumerate(groups):
             members.setdefault(group, []).append(index)
         self._members = [np.array(indices) for indices in members.values()]
+        parts = [1.0 if shares is None else shares.get(group, 0.0) for group in members]
+        for group, part in zip(members, parts, strict=True):
+            if part <= 0.0:
+                raise InputError(f"items of {group!r} are given, and their share is {part:g}")
+        counts = [max(1, round(batch_size * len(parts) * part / sum(parts))) for part in parts]
+        self._weights = [count * len(counts) / sum(counts) for count in counts]
         self._streams = [
-            BatchStream([sizes[i] for i in indices], batch_size, seed) for indices in members.values()
+            BatchStream([sizes[i] for i in indices], count, seed)
+            for indices, count in zip(members.values(), counts, strict=True)
         ]
 
     def __getitem__(self, batch: int) -> Int[np.ndarray, " b"]:
         """Indices of batch number `batch` since the start of training."""
         turn, group = divmod(batch, len(self._streams))
         return self._members[group][self._streams[group][turn]]
+
+    def weight(self, batch: int) -> float:
+        """Size of the batch over the average of the groups."""
+        return self._weights[batch % len(self._weights)]

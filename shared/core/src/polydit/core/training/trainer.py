@@ -12,7 +12,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,6 +58,7 @@ class Trainer:
         out: Folder of the run: `metrics.jsonl`, `loss.svg`, `state/step-*.pt`.
         sizes: Size of each item; then batches hold items of similar size.
         groups: Group of each item; then each micro-batch is of one group, and the groups take turns.
+        shares: Share of each group among the items of a step; None = all alike.
         device: "auto", or "cpu" to leave accelerators alone.
         on_step: Told (steps done, scalars) after each logged step, for a progress bar.
     """
@@ -72,6 +73,7 @@ class Trainer:
         *,
         sizes: Sequence[int] | None = None,
         groups: Sequence[Hashable] | None = None,
+        shares: Mapping[Hashable, float] | None = None,
         device: str = "auto",
         on_step: Callable[[int, dict[str, Any]], None] | None = None,
     ) -> None:
@@ -83,9 +85,13 @@ class Trainer:
         if groups is None:
             self.stream = BatchStream(sizes if sizes is not None else len(items), micro, config.seed)
         else:
-            self.stream = InterleavedStream(groups, sizes or [1] * len(items), micro, config.seed)
+            self.stream = InterleavedStream(
+                groups, sizes or [1] * len(items), micro, config.seed, shares=shares
+            )
         optimizers = build_optimizers(task.model, config)
         self.model, *self.optimizers = self.accelerator.prepare(task.model, *optimizers)
+        if config.compile:
+            self.model = torch.compile(self.model, dynamic=True)
         self.ema = EMAModel(task.model.parameters(), decay=config.ema) if config.ema else None
         self.step, self._bad_steps, self._stop = 0, 0, 0
 
@@ -141,11 +147,9 @@ class Trainer:
             generator = item_generator(config.seed, f"step-{self.step}-{k}-{accelerator.process_index}")
             with accelerator.autocast():
                 scalars = self.task.loss(self.model, batch.to(accelerator.device), generator)
-            accelerator.backward(scalars["loss"] / len(micro_batches))
-            mean = {
-                key: mean.get(key, 0.0) + value.detach() / len(micro_batches)
-                for key, value in scalars.items()
-            }
+            weight = self._weight(k) / len(micro_batches)
+            accelerator.backward(weight * scalars["loss"])
+            mean = {key: mean.get(key, 0.0) + weight * value.detach() for key, value in scalars.items()}
         norm = accelerator.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
         if bool(torch.isfinite(norm)):
             self._bad_steps = 0
@@ -158,6 +162,11 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         return {**mean, "grad_norm": norm}
+
+    def _weight(self, micro_batch: int) -> float:
+        """Weight of a micro-batch of this step, on this process."""
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        return self.stream.weight((self.step * self.config.accumulate + micro_batch) * processes + rank)
 
     def _skip_bad_step(self) -> None:
         self._bad_steps += 1
