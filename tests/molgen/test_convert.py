@@ -348,7 +348,7 @@ def test_info_lists_the_known_checkpoints(invoke: Invoke) -> None:
     done = invoke(molgen, "info", "--list", "--json")
     assert done.exit_code == 0, done.output
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert records[0]["name"] == "starter" and records[0]["licence"]
+    assert records[0]["checkpoint"] == "starter" and records[0]["licence"]
 
 
 def test_info_of_a_file_names_the_command(published: Path, invoke: Invoke) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CRYSTAL, MOLECULE = 1, 2  # ADiT's labels of the two data sets; 0 is the null class
 KIND_LABELS = {"crystal": CRYSTAL, "molecule": MOLECULE}
+MAX_ELEMENTS = 100  # rows of the type table: 0 = masked, 1..99 = atomic numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +50,12 @@ class AtomBatch:
     def num_atoms(self) -> Int[Tensor, " b"]:
         """Atoms of each structure."""
         return self.mask.sum(1)
+
+    @property
+    def composition(self) -> Float[Tensor, "b 100"]:
+        """Atoms of each element, by atomic number."""
+        counts = torch.zeros(len(self.numbers), MAX_ELEMENTS, device=self.numbers.device)
+        return counts.scatter_add_(1, self.numbers, self.mask.float())
 
     def to(self, device: torch.device | str) -> AtomBatch:
         """The same batch on another device."""

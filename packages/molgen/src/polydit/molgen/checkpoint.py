@@ -1,67 +1,22 @@
-"""A checkpoint as the command line sees it: found, checked and described without loading a weight."""
+"""A checkpoint of molgen as the command line sees it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from polydit.core.checkpoints.files import sha256_of
-from polydit.core.checkpoints.resolve import resolve_checkpoint
-from polydit.core.errors import CheckpointError, InputError
+from polydit.core.checkpoints import checkpoint
+from polydit.core.errors import InputError
 from polydit.molgen.domain import DOMAIN
-
-_INDEX = "model_index.json"
-_PIPELINE = "MolgenPipeline"
+from polydit.molgen.formulas import FormulaDistribution, parse_formula
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint folder.
+class Checkpoint(checkpoint.Checkpoint):
+    """A checkpoint folder of the pipeline; `find` raises CheckpointError for anything else."""
 
-    Args:
-        path: The folder.
-        name: What the user calls it: a listed name, a hub address, or the folder's name.
-        licence: Of a listed checkpoint; empty if unknown.
-        index: The content of its model_index.json.
-    """
-
-    path: Path
-    name: str
-    licence: str
-    index: Mapping[str, Any]
-
-    @classmethod
-    def find(cls, reference: str | None) -> Checkpoint:
-        """From what follows `--checkpoint`; None = the starter.
-
-        Raises:
-            CheckpointError: There is none, it is damaged, or of another kind.
-        """
-        path = resolve_checkpoint(reference, entries=DOMAIN.checkpoints)
-        name = reference or DOMAIN.checkpoints[0].name
-        if path.is_file():
-            hint = f"If it is a published one, run: molgen convert {path} --out FOLDER"
-            raise CheckpointError(
-                "is a single file", where=str(path), expected="a checkpoint folder", hint=hint
-            )
-        licences = {entry.name: entry.licence for entry in DOMAIN.checkpoints}
-        known = name in licences or name.startswith("hf://")
-        return cls(path, name if known else path.resolve().name, licences.get(name, ""), _read_index(path))
-
-    @cached_property
-    def sha256(self) -> str:
-        """Digest of the weights and configs: of the sorted lines `digest  relative/path`.
-
-        The card, the recipe and what Python leaves in the starter's package do not change what a model makes.
-        """
-        files = sorted(file for ending in ("json", "safetensors") for file in self.path.rglob(f"*.{ending}"))
-        lines = (f"{sha256_of(file)}  {file.relative_to(self.path).as_posix()}\n" for file in files)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    domain = DOMAIN
+    program = "MolgenPipeline"
+    required = frozenset({"num_steps", "guidance_scale"})
 
     @property
     def num_steps(self) -> int:
@@ -85,21 +40,39 @@ class Checkpoint:
             raise InputError(f"checkpoint {self.name} makes {there} only", where=f"--kind {kind}")
         return histograms.get(kind, {})
 
-    def provenance(self) -> dict[str, str]:
-        """What a run records of it."""
-        return {"name": self.name, "path": str(self.path), "sha256": self.sha256, "licence": self.licence}
+    def formulas(self, kind: str, asked: str) -> FormulaDistribution | None:
+        """Where a run draws its formulas from; None = it asks for none.
+
+        Args:
+            kind: "molecule" or "crystal".
+            asked: "auto" = those of the training data for molecules, none for crystals; "none"; or a formula.
+
+        Raises:
+            InputError: It is no formula, the checkpoint cannot be told one, or does not know one of its elements.
+        """
+        if asked == "none" or (asked == "auto" and (kind != "molecule" or not self.index.get("formulas"))):
+            return None
+        if asked == "auto":
+            return FormulaDistribution.read(self.index["formulas"])
+        if not self.index.get("formulas"):
+            raise InputError(f"checkpoint {self.name} cannot be told a formula", where=f"--formula {asked}")
+        known = (self.index.get("elements") or {}).get(kind, {})
+        if unknown := [symbol for symbol in parse_formula(asked) if symbol not in known]:
+            problem = f"this checkpoint makes no {kind}s with {' or '.join(unknown)}"
+            raise InputError(problem, where=f"--formula {asked}", expected=f"elements of {' '.join(known)}")
+        return FormulaDistribution.only(asked)
+
+    def facts(self) -> dict[str, Any]:
+        """Sizes and elements of its training data, and how it samples."""
+        histograms = self.index.get("size_histograms") or {}
+        return {
+            "atoms": {kind: _range(sizes) for kind, sizes in histograms.items() if sizes},
+            "elements": {kind: list(counts) for kind, counts in (self.index.get("elements") or {}).items()},
+            "num_steps": self.num_steps,
+            "guidance_scale": self.guidance_scale,
+        }
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / _INDEX
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError("this is no checkpoint folder", where=str(folder), expected=_INDEX) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError("cannot be read", where=str(path)) from error
-    if not isinstance(index, dict) or index.get("_class_name") != _PIPELINE:
-        raise CheckpointError("is a checkpoint of another program", where=str(folder), expected=_PIPELINE)
-    if not {"num_steps", "guidance_scale"} <= index.keys():
-        raise CheckpointError("lacks num_steps or guidance_scale", where=str(path))
-    return index
+def _range(sizes: Mapping[str, int]) -> str:
+    atoms = [int(size) for size in sizes]
+    return f"{min(atoms)}-{max(atoms)}"

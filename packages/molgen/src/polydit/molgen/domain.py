@@ -18,16 +18,10 @@ STARTER = CheckpointEntry(
 
 def check_chemistry() -> Finding:
     """The chemistry libraries are importable."""
-    import importlib
+    from polydit.core.cli.doctor import check_imports
 
     modules = ("rdkit", "ase", "pymatgen.core", "spglib", "smact")
-    name = "molgen chemistry"
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            return Finding(name=name, status="fail", detail=f"{module}: {error}", fix=_REINSTALL)
-    return Finding(name=name, status="ok", detail=", ".join(modules))
+    return check_imports("molgen chemistry", modules, fix=_REINSTALL)
 
 
 def check_starter() -> Finding:

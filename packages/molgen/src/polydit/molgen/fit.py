@@ -18,10 +18,10 @@ from polydit.core.jobs.seeds import item_generator, item_seed
 from polydit.core.objectives import FlowMatching, LogitNormalTimes
 from polydit.core.training.config import TrainConfig
 from polydit.core.training.trainer import Task, Trainer
-from polydit.molgen.batch import KIND_LABELS, collate
+from polydit.molgen.batch import CRYSTAL, KIND_LABELS, MAX_ELEMENTS, MOLECULE, collate
 from polydit.molgen.canonical import canonical
 from polydit.molgen.data.structure import Structure
-from polydit.molgen.model import MAX_ELEMENTS, AtomAutoencoder, LatentDiT
+from polydit.molgen.model import AtomAutoencoder, LatentDiT
 from polydit.molgen.pipeline import MolgenPipeline, flow_scheduler
 from polydit.molgen.recipe import Recipe
 from polydit.molgen.train import (
@@ -90,6 +90,7 @@ def fit(
         self_condition=recipe.self_condition > 0.0,
         stochastic=recipe.stochastic,
         centred_prior=recipe.centred_prior,
+        formulas=formulas(items) if recipe.tell_molecule_formula else None,
     )
     pipeline.save_pretrained(out / "checkpoint")
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
@@ -107,6 +108,7 @@ def build_denoiser(recipe: Recipe) -> LatentDiT:
         latent_channels=recipe.latent_channels,
         modulation=recipe.modulation,
         preconditioned=recipe.preconditioned,
+        formula=max(recipe.tell_molecule_formula, recipe.tell_crystal_formula) > 0.0,
         **asdict(recipe.denoiser),
     )
 
@@ -134,6 +136,11 @@ def elements(structures: Sequence[Structure]) -> dict[str, dict[str, int]]:
     for structure in structures:
         counts.setdefault(structure.kind, Counter()).update(structure.symbols)
     return {kind: dict(counter.most_common()) for kind, counter in sorted(counts.items())}
+
+
+def formulas(structures: Sequence[Structure]) -> dict[str, int]:
+    """How many molecules have which formula, the most frequent first."""
+    return dict(Counter(s.formula for s in structures if s.kind == "molecule").most_common())
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,7 @@ def _fit_denoiser(
         rotate=recipe.pose == "random",
         geometric_weight=recipe.geometric_loss,
         centred_prior=recipe.centred_prior,
+        tell_formula={MOLECULE: recipe.tell_molecule_formula, CRYSTAL: recipe.tell_crystal_formula},
     )
     trainer = stage.trainer(task, items, config)
     autoencoder.to(trainer.accelerator.device)
@@ -228,7 +236,9 @@ def set_latent_scale(autoencoder: AtomAutoencoder, items: Sequence[Structure], c
     )
 
 
-def _latents(items: Sequence[Structure], autoencoder: AtomAutoencoder, count: int) -> Float[Tensor, "atoms c"]:
+def _latents(
+    items: Sequence[Structure], autoencoder: AtomAutoencoder, count: int
+) -> Float[Tensor, "atoms c"]:
     """Sampled latents of at most `count` of the structures, all atoms in one list."""
     generator = item_generator(0, "latent-scale")
     chosen = torch.randperm(len(items), generator=generator)[:count].tolist()

@@ -21,10 +21,10 @@ from polydit.core.nn.embeddings import LabelEmbedding, TimeEmbedding, token_posi
 from polydit.core.nn.modulation import MODULATIONS, ModulationTable
 from polydit.core.nn.patterns import Padding, Pattern
 from polydit.core.objectives.flow import LinearPath
-from polydit.molgen.batch import AtomBatch
+from polydit.molgen.batch import MAX_ELEMENTS, AtomBatch
 
-MAX_ELEMENTS = 100  # rows of the type table: 0 = masked, 1..99 = atomic numbers
 NULL, NUM_KINDS, NUM_SPACEGROUPS = 0, 2, 230
+_ATOMS_PER_UNIT = 4.0  # brings the counts of a formula to the size of other inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +192,7 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         modulation: "adaln" as published, or "adaln_single".
         preconditioned: The output is `LinearPath.precondition` of the last layer's, for latents of unit variance;
             published: False, the last layer's own output.
+        formula: Whether the network can be told a structure's formula. Published: False.
     """
 
     _repeated_blocks = ["DiTBlock"]  # noqa: RUF012  diffusers reads class-level lists
@@ -208,6 +209,7 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         mlp_ratio: float = 4.0,
         modulation: str = "adaln",
         preconditioned: bool = False,
+        formula: bool = False,
     ) -> None:
         super().__init__()
         block = BlockConfig(width=width, heads=heads, mlp_ratio=mlp_ratio)
@@ -216,6 +218,7 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         self.kind_embed = LabelEmbedding(NUM_KINDS + 1, width, null=NULL)
         self.spacegroup_embed = LabelEmbedding(NUM_SPACEGROUPS + 1, width, null=NULL)
         self.modulator = MODULATIONS[modulation](width, depth)
+        self.composition_embed = nn.Linear(MAX_ELEMENTS, width, bias=False) if formula else None
         self.blocks = nn.ModuleList(DiTBlock(block) for _ in range(depth))
         self.final = FinalLayer(width, latent_channels)
         self.gradient_checkpointing = False
@@ -237,6 +240,7 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         mask: Bool[Tensor, "b n"] | None = None,
         self_condition: Float[Tensor, "b n c"] | None = None,
         modulation: ModulationTable | None = None,
+        composition: Float[Tensor, "b 100"] | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Predict the clean latents, zero in padding.
 
@@ -249,6 +253,7 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             self_condition: The previous prediction; None = zeros.
             modulation: From `modulate`, one row per item; then the labels are not needed, nor, unless the network is
                 preconditioned, the time.
+            composition: Atoms of each element, by atomic number; zeros or None = not told.
 
         Returns:
             x̂₁, in the dtype of the weights, or float32 if preconditioned.
@@ -260,6 +265,9 @@ class LatentDiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         previous = torch.zeros_like(hidden_states) if self_condition is None else self_condition
         tokens = self.input(torch.cat([hidden_states, previous], dim=-1).to(self.dtype))
         tokens = tokens + token_positions(tokens.shape[1], tokens.shape[2], tokens.device).to(tokens.dtype)
+        if self.composition_embed is not None and composition is not None:
+            told = self.composition_embed((composition / _ATOMS_PER_UNIT).to(tokens.dtype))
+            tokens = tokens + told[:, None]
         pattern = None if mask is None else Padding(mask)
         for index, block in enumerate(self.blocks):
             if self.gradient_checkpointing and self.training:

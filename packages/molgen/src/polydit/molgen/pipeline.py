@@ -26,8 +26,9 @@ from polydit.core.nn.patterns import padding_of
 from polydit.core.pipeline import Pipeline
 from polydit.core.sampling.guidance import guide
 from polydit.core.sampling.loop import denoise
-from polydit.molgen.batch import KIND_LABELS
-from polydit.molgen.data.structure import Rejected, Structure
+from polydit.molgen.batch import KIND_LABELS, MAX_ELEMENTS
+from polydit.molgen.data.structure import NUMBERS, Rejected, Structure
+from polydit.molgen.formulas import parse_formula
 from polydit.molgen.model import NULL, AtomAutoencoder, DecodedAtoms, LatentDiT
 from polydit.molgen.train import ANGSTROM_PER_NM, centred
 
@@ -44,6 +45,11 @@ class SampleRequest:
         num_atoms: Number of atoms.
         seed: Seed of its noise; equal seeds give equal noise in any batch.
         spacegroup: Space group to ask for, 1..230; 0 = none.
+        formula: Formula to ask for, of `num_atoms` atoms, such as "C4H8O2"; empty = any. The network is told it and may
+            still make another.
+
+    Raises:
+        InputError: The formula has another number of atoms.
     """
 
     id: str
@@ -51,6 +57,18 @@ class SampleRequest:
     num_atoms: int
     seed: int
     spacegroup: int = 0
+    formula: str = ""
+
+    def __post_init__(self) -> None:
+        if self.formula and (count := sum(parse_formula(self.formula).values())) != self.num_atoms:
+            raise InputError(f"{self.formula} has {count} atoms, not {self.num_atoms}", where=self.id)
+
+    def composition(self) -> Float[Tensor, " 100"]:
+        """Atoms of each element by atomic number; zeros without a formula."""
+        counts = torch.zeros(MAX_ELEMENTS)
+        for symbol, count in parse_formula(self.formula).items() if self.formula else ():
+            counts[NUMBERS[symbol]] = count
+        return counts
 
 
 def flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -67,6 +85,7 @@ class MolgenPipeline(Pipeline):
         scheduler: A flow-matching scheduler of diffusers that accepts `sigmas`.
         size_histograms: Atoms per structure in the training data, {kind: {"9": count}}.
         elements: Atoms by element in the training data, {kind: {"C": count}}.
+        formulas: Molecules by formula in the training data, {"C4H8O2": count}; empty if the denoiser is not told any.
         num_steps: Default number of network calls per sample.
         guidance_scale: Default guidance scale; 1 = none.
         self_condition: Whether the denoiser was trained to see its last prediction. Published: True.
@@ -92,6 +111,7 @@ class MolgenPipeline(Pipeline):
         self_condition: bool = True,
         stochastic: bool = False,
         centred_prior: bool = True,
+        formulas: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
@@ -103,6 +123,7 @@ class MolgenPipeline(Pipeline):
             self_condition=self_condition,
             stochastic=stochastic,
             centred_prior=centred_prior,
+            formulas=formulas or {},
         )
 
     @torch.no_grad()
@@ -216,6 +237,7 @@ class _GuidedDenoiser:
         self.scale = scale
         rows = torch.cat([labels, null]) if self.doubled else (null if scale == 0.0 else labels)
         self.conditions, self.row_of_item = rows.unique(dim=0, return_inverse=True)
+        self.composition = self._compositions(requests, mask.device)
         self.mask = None if bool(mask.all()) else (torch.cat([mask, mask]) if self.doubled else mask)
         self.denoiser = denoiser
 
@@ -227,11 +249,22 @@ class _GuidedDenoiser:
             mask=self.mask,
             self_condition=None if previous is None else self._inputs(previous),
             modulation=self._modulation(t),
+            composition=self.composition,
         ).float()
         if not self.doubled:
             return prediction
         conditional, unconditional = prediction.chunk(2)
         return guide(conditional, unconditional, self.scale)
+
+    def _compositions(
+        self, requests: Sequence[SampleRequest], device: torch.device
+    ) -> Float[Tensor, "rows 100"] | None:
+        """What each row is told of its formula; the unconditional half is told nothing."""
+        if not any(request.formula for request in requests):
+            return None
+        told = torch.stack([request.composition() for request in requests]).to(device)
+        nothing = torch.zeros_like(told)
+        return torch.cat([told, nothing]) if self.doubled else (nothing if self.scale == 0.0 else told)
 
     def _inputs(self, x: Tensor) -> Tensor:
         return torch.cat([x, x]) if self.doubled else x

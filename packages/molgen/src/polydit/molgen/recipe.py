@@ -53,12 +53,16 @@ class Recipe:
         guidance_scale: Default guidance, stored with the checkpoint; 1 = none.
         stochastic: Whether sampling draws new noise in every step, stored with the checkpoint. Published: False.
         centred_prior: Whether noise has its mean over atoms subtracted, in training and sampling. Published: True.
+        tell_molecule_formula: Probability that the denoiser is told a molecule's formula in training; sampling then
+            draws formulas as it draws sizes, from the training data. 0 = never, as published. Without it the
+            starter's network does not learn in its time that the valences of a molecule add up to an even number.
+        tell_crystal_formula: The same for crystals, whose formula is told in sampling only if it is asked for.
         molecule_share: Share of molecules among the structures of a step, when there are crystals too.
     """
 
     pose: Literal["canonical", "random"] = "canonical"
     latent_channels: int = 8
-    kl: float = 1e-5
+    kl: float = 3e-6
     mask_types: float = 0.0
     noise_positions: float = 0.0
     label_dropout: float = 0.1
@@ -72,16 +76,18 @@ class Recipe:
     modulation: Literal["adaln", "adaln_single"] = "adaln_single"
     autoencoder_training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=3000, batch_size=384, accumulate=2, learning_rate=2e-3, muon_learning_rate=0.02
+            steps=4000, batch_size=384, accumulate=2, learning_rate=2e-3, muon_learning_rate=0.02
         )
     )
     denoiser_training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=5200, batch_size=256, accumulate=2, learning_rate=1e-3, muon_learning_rate=0.02
+            steps=11000, batch_size=256, accumulate=2, learning_rate=1e-3, muon_learning_rate=0.02
         )
     )
     num_steps: int = 50
     guidance_scale: float = 1.0
     stochastic: bool = True
     centred_prior: bool = False
+    tell_molecule_formula: float = 0.9
+    tell_crystal_formula: float = 0.5
     molecule_share: float = 0.75

@@ -48,7 +48,7 @@ class NetworkCost:
             sizes = (int(config["width"]), int(config["depth"]), float(config.get("mlp_ratio", 4.0)))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError("its config.json is missing or damaged", where=str(folder)) from error
-        return cls(*sizes, sum(component_sizes(folder).values()))
+        return cls(*sizes, component_sizes(folder.parent)[folder.name])
 
     def operations(self, tokens: float, length: float) -> float:
         """Floating-point operations of one pass over `tokens` atom slots in structures of `length` slots."""

@@ -15,6 +15,7 @@ from typing import Literal
 from polydit.core.cli.options import Shard
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_seed, item_uniform
+from polydit.molgen.formulas import FormulaDistribution
 
 Kind = Literal["molecule", "crystal"]
 
@@ -100,6 +101,7 @@ class PlannedSample:
     id: str
     seed: int  # of its noise
     num_atoms: int
+    formula: str = ""  # to ask for; empty = any
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class SamplingPlan:
         kind: "molecule" or "crystal".
         num_samples: Structures of the whole run.
         sizes: Where numbers of atoms are drawn from.
+        formulas: Where formulas are drawn from, once the size is known; None = none is asked for.
         seed: Base seed.
         shard: The part of the run that this call does; None = all of it.
         limit: At most so many of them, the first; None = all.
@@ -138,6 +141,7 @@ class SamplingPlan:
     kind: Kind
     num_samples: int
     sizes: SizeDistribution
+    formulas: FormulaDistribution | None = None
     seed: int = 0
     shard: Shard | None = None
     limit: int | None = None
@@ -155,7 +159,10 @@ class SamplingPlan:
         """Structure `index` of the run, from 0."""
         name = f"{ID_PREFIX[self.kind]}-{index:06d}"
         num_atoms = self.sizes.draw(item_uniform(self.seed, f"{name}/num_atoms"))
-        return PlannedSample(index, name, item_seed(self.seed, name), num_atoms)
+        formula = ""
+        if self.formulas is not None:
+            formula = self.formulas.draw(num_atoms, item_uniform(self.seed, f"{name}/formula"))
+        return PlannedSample(index, name, item_seed(self.seed, name), num_atoms, formula)
 
     def __iter__(self) -> Iterator[PlannedSample]:
         return map(self.sample, self._indices)

@@ -63,10 +63,13 @@ class Sampler:
             num_atoms=sample.num_atoms,
             seed=sample.seed,
             spacegroup=self.spacegroup,
+            formula=sample.formula,
         )
 
     def _outcome(self, sample: PlannedSample, result: Structure | Rejected) -> ItemResult | ItemFailure:
-        asked = {"num_atoms": sample.num_atoms}
+        asked: dict[str, Any] = {"num_atoms": sample.num_atoms}
+        if sample.formula:
+            asked["asked_formula"] = sample.formula
         common: dict[str, Any] = {"id": sample.id, "index": sample.index, "seed": sample.seed}
         if isinstance(result, Rejected):
             return ItemFailure(**common, error="AbsurdStructure", message=result.reason, measures=asked)
@@ -76,7 +79,7 @@ class Sampler:
         structure = replace(result, properties={**result.properties, "model": self.model})
         try:
             files = {f".{format}": render(structure, format).encode() for format in self.formats}
-            return ItemResult(**common, files=files, measures=measures(structure))
+            return ItemResult(**common, files=files, measures={**asked, **measures(structure)})
         except (
             InputError,
             ValueError,

@@ -7,6 +7,7 @@ Shapes: b structures, n atom slots, c latent channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -169,6 +170,7 @@ class DenoiserTask:
         rotate: Rotate each structure at random before it is encoded; off with canonical poses.
         geometric_weight: Weight of GFMDiff's geometric loss on the decoded prediction of molecules; 0 = off.
         centred_prior: Subtract the mean over atoms from the noise, as published.
+        tell_formula: Probability, by kind, that the network is told a structure's formula. Published: never.
     """
 
     model: LatentDiT
@@ -179,6 +181,7 @@ class DenoiserTask:
     rotate: bool = False
     geometric_weight: float = 0.0
     centred_prior: bool = True
+    tell_formula: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.autoencoder.requires_grad_(False).eval()
@@ -195,6 +198,7 @@ class DenoiserTask:
         labels = {
             "kind": self._drop(batch.kind, generator),
             "spacegroup": self._drop(batch.spacegroup, generator),
+            "composition": self._composition(batch, generator),
         }
         previous = None
         if torch.rand((), generator=generator) < self.self_condition:
@@ -237,6 +241,13 @@ class DenoiserTask:
         noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean.device)
         latents = self.autoencoder.normalize(posterior.sample(noise.to(posterior.mean)).float(), batch.kind)
         return latents * batch.mask[..., None]
+
+    def _composition(self, batch: AtomBatch, generator: torch.Generator) -> Float[Tensor, "b 100"] | None:
+        if not any(self.tell_formula.values()):
+            return None
+        chances = torch.tensor([self.tell_formula.get(kind, 0.0) for kind in batch.kind.tolist()])
+        told = torch.rand(len(chances), generator=generator) < chances
+        return batch.composition * told[:, None].to(batch.kind.device)
 
     def _drop(self, labels: Int[Tensor, " b"], generator: torch.Generator) -> Int[Tensor, " b"]:
         return drop_labels(labels, NULL, self.label_dropout, generator)

@@ -11,7 +11,7 @@ from polydit.core.cli.output import Output
 
 _CARD = """---
 source: {name}
-sha256: {digest}
+source_sha256: {digest}
 weights: {weights}
 licence: as stated where {name} was published
 ---

@@ -25,6 +25,7 @@ from polydit.core.cli.output import Output
 from polydit.core.errors import InputError
 from polydit.core.jobs import Manifest, ManifestRecord, RunFolder, Tally, run_batches
 from polydit.molgen.checkpoint import Checkpoint
+from polydit.molgen.formulas import parse_formula
 from polydit.molgen.sampling_joined import joined_name, write_joined
 from polydit.molgen.sampling_plan import BatchLimit, SamplingPlan, SizeDistribution, padded_tokens
 
@@ -50,6 +51,7 @@ class _Call:
     kind: Literal["molecule", "crystal"]
     num_samples: int
     atoms: str
+    formula: str
     spacegroup: int | None
     num_steps: int | None
     guidance_scale: float | None
@@ -111,6 +113,10 @@ class _Job:
     help="Atoms per structure, hydrogens included: as in the training data, a number, or a range.",
 )  # fmt: skip
 @click.option(
+    "--formula", default="auto", metavar="auto|none|C4H8O2",
+    help="Formula to ask for. auto: molecules as in the training data, crystals none.",
+)  # fmt: skip
+@click.option(
     "--spacegroup", type=click.IntRange(1, 230), default=None, show_default="any",
     help="Space group to ask for (crystals).",
 )  # fmt: skip
@@ -131,6 +137,7 @@ def sample(ctx: click.Context, /, output: Output, **values: Any) -> None:
     \b
     molgen sample --num-samples 100 --out run/
     molgen sample --kind crystal --atoms 5-20 --format cif,extxyz --out crystals/
+    molgen sample --formula C4H8O2 --out isomers/
     molgen sample --num-samples 100000 --shard 0/4 --out run-0/
 
     Structures are written as they are made. The same command run again goes on where it stopped, and a larger
@@ -164,11 +171,13 @@ def _prepare(call: _Call) -> _Job:
     if call.spacegroup is not None and call.kind == "molecule":
         raise InputError("molecules have no space group", where="--spacegroup", hint="Add --kind crystal.")
     checkpoint = Checkpoint.find(call.checkpoint)
-    sizes = SizeDistribution.parse(call.atoms, checkpoint.sizes(call.kind), kind=call.kind)
+    formulas = checkpoint.formulas(call.kind, call.formula)
+    sizes = SizeDistribution.parse(_atoms(call), checkpoint.sizes(call.kind), kind=call.kind)
     plan = SamplingPlan(
         kind=call.kind,
         num_samples=call.num_samples,
         sizes=sizes,
+        formulas=formulas,
         seed=call.seed,
         shard=call.shard,
         limit=call.limit,
@@ -180,6 +189,16 @@ def _prepare(call: _Call) -> _Job:
     num_steps = checkpoint.num_steps if call.num_steps is None else call.num_steps
     scale = checkpoint.guidance_scale if call.guidance_scale is None else call.guidance_scale
     return _Job(call, checkpoint, plan, formats, num_steps, scale)
+
+
+def _atoms(call: _Call) -> str:
+    """What `--atoms` amounts to: a formula says the number itself."""
+    if call.formula in ("auto", "none"):
+        return call.atoms
+    count = str(sum(parse_formula(call.formula).values()))
+    if call.atoms not in ("auto", count):
+        raise InputError(f"{call.formula} has {count} atoms", where=f"--atoms {call.atoms}")
+    return count
 
 
 def _open_folder(job: _Job, options: Mapping[str, Option]) -> RunFolder:
