@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from diffusers import DiffusionPipeline
 
+from polydit.core.checkpoints.checkpoint import read_index
 from polydit.core.errors import CheckpointError
 
 
@@ -43,22 +43,7 @@ class Pipeline(DiffusionPipeline):
 
     @classmethod
     def _read_index(cls, folder: Path) -> dict[str, Any]:
-        path = folder / "model_index.json"
-        try:
-            index: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                "this is no checkpoint folder", where=str(folder), expected=path.name
-            ) from error
-        except ValueError as error:
-            raise CheckpointError(f"the file is damaged ({error})", where=str(path)) from error
-        if index.get("_class_name") != cls.__name__:
-            raise CheckpointError(
-                f"the checkpoint is of another kind: {index.get('_class_name')}",
-                where=str(folder),
-                expected=cls.__name__,
-            )
-        return index
+        return read_index(folder, program=cls.__name__)
 
     @staticmethod
     def _load(kind: Any, folder: Path, name: str, options: dict[str, Any]) -> Any:

@@ -50,7 +50,7 @@ def read_card(folder: Path) -> Card:
 def component_sizes(folder: Path) -> dict[str, int]:
     """Parameters of each network below a checkpoint folder, by the name of its sub-folder, from headers alone."""
     sizes: dict[str, int] = {}
-    for file in sorted(Path(folder).rglob("*.safetensors")):
+    for file in sorted(Path(folder).glob("*/**/*.safetensors")):  # what lies beside them is no network
         name = file.parent.relative_to(folder).as_posix()
         count = sum(math.prod(entry["shape"]) for entry in read_header(file).values())
         sizes[name] = sizes.get(name, 0) + count

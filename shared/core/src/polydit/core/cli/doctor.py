@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -114,6 +114,24 @@ def check_distribution(name: str) -> Finding:
         else f"pip install {needed}"
     )
     return Finding(name=name, status="fail", detail=f"{version}; {detail}", fix=fix)
+
+
+def check_imports(name: str, modules: Sequence[str], *, fix: str) -> Finding:
+    """Each of the modules can be imported; for a domain's own check.
+
+    Args:
+        name: Name of the finding.
+        modules: Full names.
+        fix: The command that installs them.
+    """
+    import importlib
+
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            return Finding(name=name, status="fail", detail=f"{module}: {error}", fix=fix)
+    return Finding(name=name, status="ok", detail=", ".join(modules))
 
 
 def check_torch() -> Finding:

@@ -6,7 +6,7 @@ Nothing here knows a domain, and nothing imports torch before an item needs it.
 from __future__ import annotations
 
 from polydit.core.jobs.files import DiskFullError, atomic_file, safe_name
-from polydit.core.jobs.items import Tally, run_batches
+from polydit.core.jobs.items import Tally, run_batches, run_stream
 from polydit.core.jobs.manifest import ItemFailure, ItemResult, Manifest, ManifestRecord, Output
 from polydit.core.jobs.memory import is_out_of_memory
 from polydit.core.jobs.run_folder import RunFolder
@@ -30,5 +30,6 @@ __all__ = [
     "item_uniform",
     "read_run",
     "run_batches",
+    "run_stream",
     "safe_name",
 ]

@@ -1,4 +1,4 @@
-"""The loop over the items of a run: batches in, committed results out, one bad item fails alone."""
+"""The loops over the items of a run: items in, committed results out, one bad item fails alone."""
 
 from __future__ import annotations
 
@@ -94,44 +94,97 @@ def run_batches(
         DiskFullError: No room; everything committed stays valid.
         PolyditError: With `fail_fast`, an item failed.
     """
-    loop = _Loop(work, folder, weight, retry_failed, fail_fast, on_record)
+    ledger = _Ledger(folder, retry_failed, fail_fast, on_record)
+    loop = _Loop(work, ledger, weight)
     for batch in batches:
-        loop.run(batch)
-    return loop.tally
+        for item in batch:
+            ledger.keep(item)
+        loop.do(batch)
+    return ledger.tally
+
+
+def run_stream(
+    items: Iterable[T],
+    work: Callable[[Iterator[T]], Iterable[Outcome]],
+    folder: RunFolder,
+    *,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    on_record: Callable[[ManifestRecord], object] = lambda record: None,
+) -> Tally:
+    """Does every item that the folder does not have yet, and commits each outcome as soon as it is known.
+
+    For items that are worked on side by side, such as by a `Crew`: a kill loses those in work and no other.
+
+    Args:
+        items: Drawn as `work` asks for them.
+        work: Turns items into one outcome each, in any order, with `seconds` and `peak_memory_mb`.
+        folder: Where outcomes go.
+        retry_failed: Try again what an earlier call recorded as failed.
+        fail_fast: Stop at the first failed item, after recording it.
+        on_record: Called with each new line, after it is on the disk.
+
+    Raises:
+        DiskFullError: No room; everything committed stays valid.
+        PolyditError: With `fail_fast`, an item failed.
+    """
+    ledger = _Ledger(folder, retry_failed, fail_fast, on_record)
+    for outcome in work(item for item in items if not ledger.keep(item)):
+        ledger.commit([outcome])
+    return ledger.tally
+
+
+class _Ledger:
+    """What is done already, and what is added to it."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        retry_failed: bool,
+        fail_fast: bool,
+        on_record: Callable[[ManifestRecord], object],
+    ) -> None:
+        self.folder, self.tally = folder, Tally()
+        self._done = ("ok",) if retry_failed else ("ok", "failed")
+        self._fail_fast, self._on_record = fail_fast, on_record
+
+    def has(self, item: Item) -> bool:
+        return self.folder.manifest.status(item.id) in self._done
+
+    def keep(self, item: Item) -> bool:
+        """Counts the item if an earlier call has done it."""
+        kept = self.has(item)
+        if kept and self.folder.manifest.status(item.id) == "ok":
+            self.tally.kept_ok += 1
+        elif kept:
+            self.tally.kept_failed += 1
+        return kept
+
+    def commit(self, outcomes: Sequence[Outcome]) -> None:
+        records = self.folder.commit(outcomes)
+        for record in records:
+            self._on_record(record)
+        failed = [record for record in records if record["status"] == "failed"]
+        self.tally.ok += len(records) - len(failed)
+        self.tally.failed += len(failed)
+        if failed and self._fail_fast:
+            raise PolyditError(failed[0]["error"]["message"], where=f"item {failed[0]['id']}")
 
 
 class _Loop(Generic[T]):
     def __init__(
         self,
         work: Callable[[Sequence[T]], Sequence[Outcome]],
-        folder: RunFolder,
+        ledger: _Ledger,
         weight: Callable[[Sequence[T]], float],
-        retry_failed: bool,
-        fail_fast: bool,
-        on_record: Callable[[ManifestRecord], object],
     ) -> None:
-        self._work, self._folder, self._weight = work, folder, weight
-        self._retry_failed, self._fail_fast, self._on_record = retry_failed, fail_fast, on_record
+        self._work, self._ledger, self._weight = work, ledger, weight
         self._heaviest = float("inf")
-        self.tally = Tally()
 
-    def run(self, batch: Sequence[T]) -> None:
-        """Counts what is there already and does the rest."""
-        for item in batch:
-            status = self._folder.manifest.status(item.id)
-            if status == "ok":
-                self.tally.kept_ok += 1
-            elif status == "failed" and not self._retry_failed:
-                self.tally.kept_failed += 1
-        self._do(batch)
-
-    def _missing(self, batch: Sequence[T]) -> list[T]:
-        done = ("ok",) if self._retry_failed else ("ok", "failed")
-        return [item for item in batch if self._folder.manifest.status(item.id) not in done]
-
-    def _do(self, batch: Sequence[T]) -> None:
+    def do(self, batch: Sequence[T]) -> None:
+        """Does what of the batch is missing."""
         for part in self._light_enough(batch):
-            if missing := self._missing(part):
+            if missing := [item for item in part if not self._ledger.has(item)]:
                 self._attempt(part, missing)
 
     def _light_enough(self, batch: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -151,7 +204,7 @@ class _Loop(Generic[T]):
         except (MissingExtraError, CheckpointError, DiskFullError):
             raise  # every item would fail in the same way
         except Exception as error:
-            _refuse_full_disk(error, self._folder)
+            _refuse_full_disk(error, self._ledger.folder)
             _log.debug("a batch of %d failed", len(batch), exc_info=True)
             trouble = _Trouble(type(error).__name__, str(error), is_out_of_memory(error))
         # Outside of the handler: while the error lives, its traceback keeps the batch's tensors in memory.
@@ -170,19 +223,12 @@ class _Loop(Generic[T]):
         self._heaviest = min(self._heaviest, self._weight(batch) / 2)
         _log.warning("out of memory with %d items at once; going on with half as many", len(batch))
         release_cached_memory()
-        self._do(batch)
+        self.do(batch)
 
     def _commit(self, outcomes: Sequence[Outcome], missing: Sequence[T], seconds: float) -> None:
         wanted, peak = {item.id for item in missing}, peak_memory_mb()
         new = [replace(o, seconds=seconds, peak_memory_mb=peak) for o in outcomes if o.id in wanted]
-        records = self._folder.commit(new)
-        for record in records:
-            self._on_record(record)
-        failed = [record for record in records if record["status"] == "failed"]
-        self.tally.ok += len(records) - len(failed)
-        self.tally.failed += len(failed)
-        if failed and self._fail_fast:
-            raise PolyditError(failed[0]["error"]["message"], where=f"item {failed[0]['id']}")
+        self._ledger.commit(new)
 
 
 class _Trouble(NamedTuple):

@@ -1,12 +1,14 @@
-"""Self-attention: one fused projection, a `Pattern`, and torch's scaled dot product.
+"""Self- and cross-attention: fused projections, a `Pattern`, and torch's scaled dot product.
 
-The module follows diffusers' conventions (processor object, `is_cross_attention`, registered processor), so that its
-guiders (PAG, SLG, ...) and caches (pyramid broadcast, FasterCache, ...) work on it as they are.
+The modules follow diffusers' conventions (processor object, `is_cross_attention`, registered processor), so that its
+guiders (PAG, SLG, ...) and caches (pyramid broadcast, FasterCache, ...) work on them as they are.
 
-Shapes: b batch, n tokens, d width, h heads, e head width.
+Shapes: b batch, n tokens, k context tokens, d width, h heads, e head width.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polydit.core.nn.linear import linear
+from polydit.core.nn.norms import NORMS
 from polydit.core.nn.patterns import Pattern
 
 
@@ -63,7 +66,7 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
     Args:
         width: Token width d; a multiple of `heads`.
         heads: Number of heads.
-        qk_norm: "rms" or "layer" normalises q and k per head before the product; None does not.
+        qk_norm: A key of `NORMS`: q and k are normalised per head before the product; None = they are not.
         eps: Epsilon of that norm.
 
     The rows of `qkv.weight` are ordered (q|k|v, heads, head width), as in timm and `nn.MultiheadAttention`.
@@ -74,15 +77,11 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
 
     def __init__(self, width: int, heads: int, *, qk_norm: str | None = None, eps: float = 1e-6) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}")
         self.heads = heads
         self.fused_projections = True
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        norm = {None: None, "rms": nn.RMSNorm, "layer": nn.LayerNorm}[qk_norm]
-        self.norm_q = norm(width // heads, eps=eps) if norm else None
-        self.norm_k = norm(width // heads, eps=eps) if norm else None
+        self.norm_q, self.norm_k = _head_norms(width, heads, qk_norm, eps)
         self.processor = SelfAttentionProcessor()
 
     def forward(
@@ -92,9 +91,96 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
         return self.processor(self, hidden_states, pattern)
 
 
-AttentionProcessorRegistry.register(
-    SelfAttentionProcessor,
-    AttentionProcessorMetadata(
-        skip_processor_output_fn=lambda self, attn, hidden_states, *_, **__: hidden_states
-    ),
-)
+@dataclass(frozen=True, eq=False)
+class KeysValues:
+    """Keys and values of a context. A sampler whose context stays the same computes them once, not in every step."""
+
+    keys: Float[Tensor, "b h k e"]
+    values: Float[Tensor, "b h k e"]
+
+
+class CrossAttentionProcessor:
+    """Queries from the tokens, keys and values from the context → `attend` → output projection."""
+
+    def __call__(
+        self,
+        attn: CrossAttention,
+        hidden_states: Float[Tensor, "b n d"],
+        context: Float[Tensor, "b k c"] | KeysValues,
+        pattern: Pattern | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        q_bhne = linear(hidden_states, attn.q).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        if attn.norm_q is not None:
+            q_bhne = attn.norm_q(q_bhne)
+        known = context if isinstance(context, KeysValues) else attn.keys_values(context)
+        mixed = attend(q_bhne, known.keys, known.values, pattern)
+        return linear(mixed.transpose(1, 2).flatten(2), attn.out)
+
+
+class CrossAttention(nn.Module, AttentionModuleMixin):
+    """Multi-head attention of tokens over a context, with one fused k, v projection.
+
+    Args:
+        width: Token width d; a multiple of `heads`.
+        heads: Number of heads.
+        context_width: Width of the context's tokens; None = `width`.
+        qk_norm: As in `SelfAttention`.
+        eps: Epsilon of that norm.
+
+    The rows of `kv.weight` are ordered (k|v, heads, head width).
+    """
+
+    _default_processor_cls = CrossAttentionProcessor
+    is_cross_attention = True
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        context_width: int | None = None,
+        qk_norm: str | None = None,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.fused_projections = True
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(context_width or width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_q, self.norm_k = _head_norms(width, heads, qk_norm, eps)
+        self.processor = CrossAttentionProcessor()
+
+    def keys_values(self, context: Float[Tensor, "b k c"]) -> KeysValues:
+        """What `forward` needs of a context."""
+        keys, values = linear(context, self.kv).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return KeysValues(keys if self.norm_k is None else self.norm_k(keys), values)
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "b n d"],
+        context: Float[Tensor, "b k c"] | KeysValues,
+        pattern: Pattern | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Mix the context into the tokens; shape in = shape out. `Padding` tells the real tokens of a context."""
+        return self.processor(self, hidden_states, context, pattern)
+
+
+def _head_norms(
+    width: int, heads: int, kind: str | None, eps: float
+) -> tuple[nn.Module, nn.Module] | tuple[None, None]:
+    """The norms of q and of k."""
+    if width % heads:
+        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+    if kind is None:
+        return None, None
+    return NORMS[kind](width // heads, eps=eps), NORMS[kind](width // heads, eps=eps)
+
+
+for processor in (SelfAttentionProcessor, CrossAttentionProcessor):
+    AttentionProcessorRegistry.register(
+        processor,
+        AttentionProcessorMetadata(
+            skip_processor_output_fn=lambda self, attn, hidden_states, *_, **__: hidden_states
+        ),
+    )

@@ -1,6 +1,6 @@
 """The transformer block that every network here repeats, each part chosen by the config.
 
-Shapes: b batch, n tokens, d width.
+Shapes: b batch, n tokens, k context tokens, d width.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from polydit.core.nn.attention import SelfAttention
+from polydit.core.nn.attention import CrossAttention, KeysValues, SelfAttention
 from polydit.core.nn.feed_forward import feed_forward
+from polydit.core.nn.norms import NORMS
 from polydit.core.nn.patterns import Pattern
 
 
@@ -28,7 +29,9 @@ class BlockConfig:
         feed_forward: "gelu_tanh", "gelu", "silu" or "swiglu".
         modulated: True takes shifts, scales and gates (adaLN) and has norms without weights; False is a plain
             pre-norm block with weighted norms.
-        qk_norm: None, "rms" or "layer".
+        cross_attention: Whether the tokens also attend to a context, after themselves and before the feed-forward.
+        norm: A key of `NORMS`.
+        qk_norm: None, or a key of `NORMS`.
         norm_eps: Epsilon of all norms.
     """
 
@@ -37,6 +40,8 @@ class BlockConfig:
     mlp_ratio: float = 4.0
     feed_forward: str = "gelu_tanh"
     modulated: bool = True
+    cross_attention: bool = False
+    norm: str = "layer"
     qk_norm: str | None = None
     norm_eps: float = 1e-6
 
@@ -47,15 +52,22 @@ class DiTBlock(nn.Module):
     With m = (shift₁, 1+scale₁, gate₁, shift₂, 1+scale₂, gate₂)::
 
         h ← h + gate₁ · attn(norm₁(h) · (1+scale₁) + shift₁)
+        h ← h + cross(norm_cross(h), context)                    with `cross_attention`
         h ← h + gate₂ · mlp(norm₂(h) · (1+scale₂) + shift₂)
     """
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
-        affine = not config.modulated
-        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps, elementwise_affine=affine)
-        self.attn = SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, eps=config.norm_eps)
-        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps, elementwise_affine=affine)
+        norm, width, eps, affine = NORMS[config.norm], config.width, config.norm_eps, not config.modulated
+        self.norm1 = norm(width, eps=eps, elementwise_affine=affine)
+        self.attn = SelfAttention(width, config.heads, qk_norm=config.qk_norm, eps=eps)
+        self.norm_cross = norm(width, eps=eps) if config.cross_attention else None
+        self.cross = (
+            CrossAttention(width, config.heads, qk_norm=config.qk_norm, eps=eps)
+            if config.cross_attention
+            else None
+        )
+        self.norm2 = norm(width, eps=eps, elementwise_affine=affine)
         self.mlp = feed_forward(config.feed_forward, config.width, int(config.width * config.mlp_ratio))
 
     def forward(
@@ -63,16 +75,40 @@ class DiTBlock(nn.Module):
         hidden_states: Float[Tensor, "b n d"],
         modulation: Float[Tensor, "b 6 d"] | None = None,
         pattern: Pattern | None = None,
+        context: Float[Tensor, "b k d"] | KeysValues | None = None,
+        context_pattern: Pattern | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """One block; shape in = shape out. `modulation` is a block's slice of a `ModulationTable`."""
+        """One block; shape in = shape out.
+
+        Args:
+            hidden_states: Tokens.
+            modulation: The block's slice of a `ModulationTable`; None for a plain block.
+            pattern: Which tokens attend to which.
+            context: What `cross` attends to, or its keys and values if they are known already.
+            context_pattern: Which tokens of the context are attended to.
+        """
         if modulation is None:
             hidden_states = hidden_states + self.attn(self.norm1(hidden_states), pattern)
+            hidden_states = self._attend_to(context, hidden_states, context_pattern)
             return hidden_states + self.mlp(self.norm2(hidden_states))
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(2).unbind(1)
         mixed = self.attn(torch.addcmul(shift1, self.norm1(hidden_states), scale1), pattern)
         hidden_states = torch.addcmul(hidden_states, gate1, mixed)
+        hidden_states = self._attend_to(context, hidden_states, context_pattern)
         fed = self.mlp(torch.addcmul(shift2, self.norm2(hidden_states), scale2))
         return torch.addcmul(hidden_states, gate2, fed)
+
+    def _attend_to(
+        self,
+        context: Float[Tensor, "b k d"] | KeysValues | None,
+        hidden_states: Float[Tensor, "b n d"],
+        pattern: Pattern | None,
+    ) -> Float[Tensor, "b n d"]:
+        if self.cross is None or self.norm_cross is None:
+            return hidden_states
+        if context is None:
+            raise ValueError("a block with cross-attention needs a context")
+        return hidden_states + self.cross(self.norm_cross(hidden_states), context, pattern)
 
 
 class FinalLayer(nn.Module):

@@ -82,11 +82,15 @@ def sincos_grid(grid: Sequence[int], width: int) -> Float[Tensor, "n d"]:
     """
     if width % (2 * len(grid)):
         raise ValueError(f"width {width} is not a multiple of {2 * len(grid)} for a grid of {len(grid)} axes")
-    per_axis = width // len(grid)
-    omega = 10000.0 ** (-torch.arange(per_axis // 2, dtype=torch.float64) / (per_axis / 2))
     axes = torch.meshgrid(*(torch.arange(g, dtype=torch.float64) for g in grid), indexing="ij")
-    angles = [axis.reshape(-1, 1) * omega for axis in reversed(axes)]
-    return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()
+    return torch.cat([sincos(axis.flatten(), width // len(grid)) for axis in reversed(axes)], dim=1)
+
+
+def sincos(positions: Float[Tensor, " n"] | Int[Tensor, " n"], width: int) -> Float[Tensor, "n d"]:
+    """[sin(p w) | cos(p w)], w_k = 10000^(-k / (d/2)), k = 0..d/2-1 (Vaswani et al. 2017, section 3.5); in float64."""
+    omega = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    angles = positions.double()[:, None] * omega.to(positions.device)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
 def token_positions(num_tokens: int, width: int, device: torch.device | None = None) -> Float[Tensor, "n d"]:

@@ -16,17 +16,20 @@ class FeedForward(nn.Module):
         width: Token width d.
         hidden: Width between the two layers.
         activation: A key of `ACTIVATIONS`. Published DiT and ADiT use "gelu_tanh"; exact "gelu" is off by up to 4e-4.
+        out: Output width o; None = `width`.
     """
 
-    def __init__(self, width: int, hidden: int, activation: str = "gelu_tanh") -> None:
+    def __init__(
+        self, width: int, hidden: int, activation: str = "gelu_tanh", *, out: int | None = None
+    ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
         self.fc1 = nn.Linear(width, hidden)
         self.activation = activation
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = nn.Linear(hidden, width if out is None else out)
 
-    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... o"]:
         return linear(linear(x, self.fc1, self.activation), self.fc2)
 
 

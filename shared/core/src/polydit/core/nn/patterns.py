@@ -71,6 +71,25 @@ class Segments(Pattern):
         return (self.ids[:, :, None] == self.ids[:, None, :])[:, None]
 
 
+@dataclass(frozen=True, eq=False)
+class Groups(Pattern):
+    """Tokens are of a few kinds, and a table says which kind sees which.
+
+    For streams that must not leak into one another, and for items that lack a kind: a column of False hides it.
+
+    Args:
+        kinds: Kind of each token, the same in all rows, shape (n,).
+        sees: True where tokens of kind q may attend to tokens of kind k, shape (b, q, k), or (1, q, k) for all rows.
+            Each kind needs one that it sees, best itself.
+    """
+
+    kinds: Int[Tensor, " n"]
+    sees: Bool[Tensor, "b kinds kinds"]
+
+    def mask(self) -> Bool[Tensor, "b 1 n n"]:
+        return self.sees[:, self.kinds[:, None], self.kinds[None, :]][:, None]
+
+
 @dataclass(frozen=True)
 class Window(Pattern):
     """Tokens of a 1-3D grid attend within non-overlapping windows.
