@@ -69,6 +69,14 @@ def test_doctor_gives_the_command_for_a_missing_library(monkeypatch: pytest.Monk
     assert (finding.status, finding.fix) == ("fail", 'pip install "no-such-library>=2"')
 
 
+def test_modules_that_cannot_be_imported_are_named() -> None:
+    found = doctor_module.check_imports("demo formats", ("json", "email.mime"), fix="pip install it")
+    assert (found.status, found.detail, found.fix) == ("ok", "json, email.mime", "")
+    found = doctor_module.check_imports("demo formats", ("json", "no_such_module"), fix="pip install it")
+    assert (found.status, found.fix) == ("fail", "pip install it")
+    assert found.detail.startswith("no_such_module: ")
+
+
 @pytest.mark.parametrize(("free", "status"), [(2**36, "ok"), (2**29, "warn"), (2**20, "fail")])
 def test_doctor_warns_before_the_disk_is_full(
     monkeypatch: pytest.MonkeyPatch, free: int, status: str

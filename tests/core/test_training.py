@@ -204,7 +204,7 @@ def test_groups_have_their_shares_of_a_step() -> None:
 
 
 def test_a_group_without_a_share_is_refused() -> None:
-    with pytest.raises(InputError, match="'b'.*share is 0"):
+    with pytest.raises(InputError, match=r"'b'.*share is 0"):
         InterleavedStream(["a", "b"], [1, 1], 1, shares={"a": 1.0})
 
 

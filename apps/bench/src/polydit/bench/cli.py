@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,25 @@ if TYPE_CHECKING:
     from polydit.bench.rows import Row
 
 PARTS = ("forward", "overhead", "job", "precision", "memory", "help", "training")
+MODE_PARTS = ("cache", "dense")
+
+quick_option = click.option(
+    "--quick", is_flag=True, help="Fewer samples, steps and rounds; the same ratios, less steady."
+)
+out_option = click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=None,
+                          show_default="nowhere", help="Folder for results.json and the plots.")  # fmt: skip
 
 
 @click.group(
     name="polydit-bench",
     cls=DomainGroup,
-    lazy={"molgen": ("polydit.bench.cli:molgen", "Molecules and crystals: speed, memory, precision.")},
+    lazy={
+        "molgen": ("polydit.bench.cli:molgen", "Molecules and crystals: speed, memory, precision."),
+        "mode": (
+            "polydit.bench.cli:mode",
+            "MoDE's robot policy: its expert cache, and experts beside a dense network.",
+        ),
+    },
     distributions=("polydit-bench", "polydit-core", "torch"),
     invoke_without_command=True,
 )
@@ -33,18 +47,19 @@ def polydit_bench(ctx: click.Context) -> None:
     \b
     polydit-bench molgen --quick
     polydit-bench molgen --only forward --only job --out bench/
+    polydit-bench mode
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(molgen)
+        ctx.invoke(mode)
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Fewer samples, steps and rounds; the same ratios, less steady.")
+@quick_option
 @click.option("--only", type=click.Choice(PARTS), multiple=True, show_default="all", help="Parts to measure.")
 @click.option("--checkpoint", metavar="PATH", default=None, show_default="the starter",
               help="Checkpoint folder of the parts memory and precision.")  # fmt: skip
-@click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=None,
-              show_default="nowhere", help="Folder for results.json and the plots.")  # fmt: skip
+@out_option
 @output_options
 def molgen(
     quick: bool, only: tuple[str, ...], checkpoint: str | None, out: Path | None, output: Output
@@ -54,14 +69,40 @@ def molgen(
     Ratios are medians over interleaved rounds (A B A B) in one process. The random weights of ADiT-S are the
     same on both sides. The whole takes about 30 minutes on two idle cores, with --quick about 3.
     """
+    _run(only or PARTS, partial(_measure, quick=quick, checkpoint=checkpoint), quick, out, output)
+
+
+@click.command()
+@quick_option
+@click.option(
+    "--only", type=click.Choice(MODE_PARTS), multiple=True, show_default="all", help="Parts to measure."
+)
+@out_option
+@output_options
+def mode(quick: bool, only: tuple[str, ...], out: Path | None, output: Output) -> None:
+    """Measure MoDE's expert cache, and its experts against a dense network of equal total size.
+
+    Ratios are medians over interleaved rounds (A B A B) in one process, with random weights. The whole takes about
+    2 minutes on one idle core, with --quick half a minute.
+    """
+    _run(only or MODE_PARTS, partial(_measure_mode, quick=quick), quick, out, output)
+
+
+def _run(
+    parts: Sequence[str],
+    measure: Callable[[str], Iterator[Row]],
+    quick: bool,
+    out: Path | None,
+    output: Output,
+) -> None:
+    """Measure the parts one after the other, and tell."""
     from polydit.bench.measure import describe_machine
 
-    parts = only or PARTS
     machine = describe_machine()
     rows: list[Row] = []
     with output.progress(len(parts), what="bench", unit="part") as progress:
         for part in parts:
-            for row in _measure(part, quick=quick, checkpoint=checkpoint):
+            for row in measure(part):
                 output.item(row.record())
                 rows.append(row)
             progress.update()
@@ -89,6 +130,13 @@ def _measure(part: str, *, quick: bool, checkpoint: str | None) -> Iterator[Row]
         "training": lambda: [training.training_row(quick=quick)],
     }
     yield from measures[part]()
+
+
+def _measure_mode(part: str, *, quick: bool) -> Iterator[Row]:
+    """The rows of one part of MoDE's bench."""
+    from polydit.bench.mode import cache_rows, dense_rows
+
+    yield from {"cache": cache_rows, "dense": dense_rows}[part](quick=quick)
 
 
 def _write(out: Path, rows: list[Row], circumstances: dict[str, Any]) -> None:

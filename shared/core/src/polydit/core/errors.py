@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PolyditError(Exception):
     """Something a user can mend: what was wrong, where, what was expected, what to do.
@@ -28,6 +30,17 @@ class PolyditError(Exception):
         if self.hint:
             text += f". {self.hint}"
         return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole through a pickle: an error of a worker process is told by the process that started it."""
+        return _rebuild, (type(self), self.__dict__)
+
+
+def _rebuild(kind: type[PolyditError], fields: dict[str, Any]) -> PolyditError:
+    error = kind.__new__(kind)
+    error.__dict__.update(fields)
+    error.args = (str(error),)
+    return error
 
 
 class InputError(PolyditError):
