@@ -29,12 +29,21 @@ MADE = {  # what a run folder holds for a person
     "figures": "figures.json",
     "report page": "report.html",
 }
+EXTRAS = {  # what a domain needs besides to be tested and to train its starter
+    "robopolicy": "metaworld,fetch,pusht,serve",
+}
 SMOKE = {  # what proves that a domain works alone: its own commands, run in an empty folder
     "molgen": (
         "molgen --help",
         "molgen info",
         "molgen sample --num-samples 2 --num-steps 4 --out molecules",
         "molgen sample --kind crystal --num-samples 2 --num-steps 4 --out crystals",
+    ),
+    "robopolicy": (
+        "robopolicy --help",
+        "robopolicy info",
+        "robopolicy data make --env metaworld --task reach-v3 --episodes 2 --out demos",
+        "robopolicy evaluate --env metaworld --task reach-v3 --episodes 2 --out run",
     ),
 }
 
@@ -107,7 +116,7 @@ def install(session: nox.Session, *projects: str, groups: tuple[str, ...] = ()) 
 
     A stamp in the environment skips pip while neither the metadata nor this file has changed.
     """
-    editable = [argument for project in projects for argument in ("-e", f"./{project}")]
+    editable = [argument for project in projects for argument in ("-e", f"./{project}{extras(project)}")]
     tools = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), *groups)
     wanted = [*editable, *tools]
     stamp = Path(sys.prefix) / "polydit-stamps" / session.name
@@ -117,6 +126,12 @@ def install(session: nox.Session, *projects: str, groups: tuple[str, ...] = ()) 
     run(session, "python", "-m", "pip", "install", "-q", "-c", "constraints.txt", *wanted)
     stamp.parent.mkdir(exist_ok=True)
     stamp.write_text(key)
+
+
+def extras(project: str) -> str:
+    """``[a,b]`` behind what pip is to install, or nothing."""
+    names = EXTRAS.get(Path(project).name)
+    return f"[{names}]" if names else ""
 
 
 def fingerprint(wanted: list[str]) -> str:
@@ -169,7 +184,10 @@ def prove_isolated(session: nox.Session, name: str, folder: Path) -> None:
     run(session, "python", "-m", "venv", str(environment))
     bin_folder = environment / ("Scripts" if sys.platform == "win32" else "bin")
     python = str(bin_folder / "python")
-    files = [str(path) for path in sorted(wheels.glob("*.whl"))]
+    ours = f"polydit_{name}-"
+    files = [
+        f"{path}{extras(name) if path.name.startswith(ours) else ''}" for path in sorted(wheels.glob("*.whl"))
+    ]
     session.run(python, "-m", "pip", "install", "-q", "-c", "constraints.txt", *files, external=True)
     code = "import pkgutil, polydit; print(*sorted(m.name for m in pkgutil.iter_modules(polydit.__path__)))"
     found = subprocess.run(

@@ -45,7 +45,9 @@ def folder(tmp_path: Path) -> Path:
     (root / INDEX).write_text(json.dumps({"_class_name": "DemoPipeline", "num_steps": 7}))
     save_file({"a": torch.ones(2, 1500)}, root / "network" / "weights.safetensors")
     save_file({"mean": torch.ones(4)}, root / "statistics.safetensors")
-    (root / "card.md").write_text('---\ndata: ["x", "y"]\nlicence: CC-BY-4.0\n---\n# Toy\n')
+    (root / "card.md").write_text(
+        '---\ndata: ["x", "y"]\ntasks: ["open it", "go"]\nlicence: CC-BY-4.0\n---\n# Toy\n'
+    )
     return root
 
 
@@ -90,7 +92,8 @@ def test_the_command_shows_what_is_known(folder: Path, invoke: Invoke) -> None:
 
     demo.add_command(info_command(DOMAIN, f"{__name__}:Demo"))
     text = invoke(demo, "info", folder).stdout
-    assert "parameters: network 3,000" in text and "data: x y" in text and text.endswith("\n\n# Toy\n")
+    assert "parameters: network 3,000" in text and "data: x y" in text and "tasks: open it; go" in text
+    assert text.endswith("\n\n# Toy\n")
     assert "unset" not in text and "limits" not in text
     record = json.loads(invoke(demo, "info", folder, "--json").stdout)
     assert record["num_steps"] == 7 and record["path"] == str(folder)

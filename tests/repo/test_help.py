@@ -19,6 +19,14 @@ HEAVY = (
     "rdkit",
     "pymatgen",
     "ase",
+    "pyarrow",
+    "av",
+    "h5py",
+    "gymnasium",
+    "metaworld",
+    "mujoco",
+    "websockets",
+    "msgpack",
 )
 WALK = """
 import json, sys
@@ -42,7 +50,7 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.parametrize("program", ["molgen", "polydit"])
+@pytest.mark.parametrize("program", ["molgen", "polydit", "robopolicy"])
 def test_help_of_every_command_is_light(program: str) -> None:
     line = [sys.executable, "-c", WALK, program, ",".join(HEAVY)]
     done = subprocess.run(line, capture_output=True, text=True)

@@ -49,5 +49,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        words = [str(item) for item in value]
+        return ("; " if any(" " in word for word in words) else " ").join(words)
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -228,8 +228,8 @@ class Experts(nn.Module):
         b_in = [None] * len(w_in) if self.b_in is None else self.b_in.unbind()
         w_out = [None] * len(w_in) if self.w_out is None else self.w_out.unbind()
         parts = [
-            self._one(segment.flatten(0, 1), *weights)
-            for segment, *weights in zip(segments, w_in, b_in, w_out, strict=True)
+            self._one(segment.flatten(0, 1), first, bias, second)
+            for segment, first, bias, second in zip(segments, w_in, b_in, w_out, strict=True)
             if len(segment)
         ]
         return torch.cat(parts).view_as(x)

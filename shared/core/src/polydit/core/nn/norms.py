@@ -9,6 +9,8 @@ All are made as ``norm(width, eps=..., elementwise_affine=...)``. Shapes: ... an
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,18 +39,30 @@ class VarianceNorm(nn.Module):
             nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        scaled = x * self._inverse_deviation(x).to(x.dtype)
+        scaled = x * _InverseDeviation.apply(x, self.eps)
         return scaled if self.weight is None else (scaled * self.weight).to(x.dtype)
 
-    def _inverse_deviation(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... 1"]:
-        """1 / √(var(x) + ε). `Tensor.var` takes up to ten times as long on a CPU (torch 2.13, measured)."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            centred = wide - wide.mean(-1, keepdim=True)
-            return torch.rsqrt(centred.square().sum(-1, keepdim=True) / (self.width - 1) + self.eps)
-        # the fused kernel gives 1 / √(biased variance + ε'), but no gradient of it
-        share = (self.width - 1) / self.width
-        return torch.native_layer_norm(x, (self.width,), None, None, self.eps * share)[2] * share**0.5
+
+class _InverseDeviation(torch.autograd.Function):
+    """r = 1 / √(var(x) + ε) over the last axis, from the kernel of the layer norm.
+
+    `Tensor.var` takes up to ten times as long on a CPU (torch 2.13, measured), and that kernel gives r, but no gradient
+    of it: ∂r/∂x = -r³ (x - mean) / (d - 1).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "... d"], eps: float) -> Float[Tensor, "... 1"]:
+        width = x.shape[-1]
+        share = (width - 1) / width  # the kernel's variance is the biased one
+        _, mean, inverse = torch.native_layer_norm(x, (width,), None, None, eps * share)
+        inverse = (inverse * share**0.5).to(x.dtype)
+        ctx.save_for_backward(x, mean.to(x.dtype), inverse)
+        return inverse
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "... 1"]) -> tuple[Float[Tensor, "... d"], None]:
+        x, mean, inverse = ctx.saved_tensors
+        return (x - mean) * (gradient * inverse**3 / (1 - x.shape[-1])), None
 
 
 NORMS: dict[str, type[nn.Module]] = {

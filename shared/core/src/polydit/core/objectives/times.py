@@ -90,6 +90,6 @@ class LogLogisticNoise:
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, " b"]:
         # by the inverse of the distribution function; in float64, as its upper end is 1 - 4e-5
         ends = torch.tensor([self.low, self.high], dtype=torch.float64)
-        below = torch.sigmoid((ends.log() - self.loc) / self.scale)
-        draw = torch.rand(count, generator=generator, dtype=torch.float64)
-        return torch.exp(torch.logit(torch.lerp(*below, draw)) * self.scale + self.loc).float()
+        first, last = torch.sigmoid((ends.log() - self.loc) / self.scale).tolist()
+        draw = first + (last - first) * torch.rand(count, generator=generator, dtype=torch.float64)
+        return torch.exp(torch.logit(draw) * self.scale + self.loc).float()

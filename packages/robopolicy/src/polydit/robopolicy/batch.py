@@ -1,0 +1,77 @@
+"""What the policies' networks eat, and what each of them can do. Shapes: b items, h horizon, a action dimensions.
+
+s state dimensions, l language tokens, e language width, k pictures, f future pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PolicyBatch:
+    """Observations, and in training what follows them. States and actions are normalised already.
+
+    Args:
+        state: The newest state.
+        language: Precomputed embedding of the instruction.
+        language_mask: True for its tokens.
+        images: Pictures in [0, 1], in the order of the policy's cameras; None for a state policy.
+        control_frequency: Hz; 0 = unknown.
+        actions: The actions that follow; None when sampling.
+        action_is_pad: True where the episode was over; None when sampling.
+        future_images: Pictures that follow, for a policy that predicts them too.
+    """
+
+    state: Float[Tensor, "b s"]
+    language: Float[Tensor, "b l e"]
+    language_mask: Bool[Tensor, "b l"]
+    control_frequency: Float[Tensor, " b"]
+    images: Float[Tensor, "b k 3 y x"] | None = None
+    actions: Float[Tensor, "b h a"] | None = None
+    action_is_pad: Bool[Tensor, "b h"] | None = None
+    future_images: Float[Tensor, "b f 3 y x"] | None = None
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.state)
+
+    def to(self, device: torch.device | str) -> PolicyBatch:
+        """The same batch on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return PolicyBatch(**{k: v if v is None else v.to(device) for k, v in values.items()})
+
+
+@runtime_checkable
+class ActionModel(Protocol):
+    """A system that generates chunks of actions."""
+
+    @property
+    def horizon(self) -> int:
+        """Actions in a chunk h."""
+        ...
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers in an action a."""
+        ...
+
+    @property
+    def num_steps(self) -> int:
+        """Default number of network calls per chunk."""
+        ...
+
+    def loss(self, batch: PolicyBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars of a batch: "loss" is minimised, all are logged. Random draws come from `generator` (CPU)."""
+        ...
+
+    def sample(
+        self, batch: PolicyBatch, noise: Float[Tensor, "b h a"], num_steps: int | None = None
+    ) -> Float[Tensor, "b h a"]:
+        """Normalised actions from standard normal noise; `num_steps` None = the default."""
+        ...

@@ -1,0 +1,369 @@
+"""`robopolicy evaluate`: a policy in a simulator, episode by episode, into a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from polydit.core.cli.config import Option, effective_options
+from polydit.core.cli.options import (
+    MAY_DIFFER,
+    Shard,
+    checkpoint_option,
+    config_option,
+    device_option,
+    dry_run_option,
+    fail_fast_option,
+    limit_option,
+    num_steps_option,
+    out_option,
+    output_options,
+    overwrite_option,
+    retry_failed_option,
+    seed_option,
+    shard_option,
+    workers_option,
+)
+from polydit.core.cli.output import Output
+from polydit.core.errors import InputError
+from polydit.core.jobs import Manifest, ManifestRecord, RunFolder, Tally
+from polydit.robopolicy.envs import environments, instruction, tasks
+from polydit.robopolicy.evaluate.choice import BASELINES, Baseline, PolicyChoice
+from polydit.robopolicy.evaluate.plan import FIRST_SEED, EvaluationPlan
+from polydit.robopolicy.evaluate.summary import Summary
+
+if TYPE_CHECKING:
+    from polydit.core.jobs.manifest import Status
+    from polydit.robopolicy.checkpoint import Checkpoint
+    from polydit.robopolicy.evaluate.workers import Scene
+
+EPISODES, FIGURES, REPORT = "episodes.csv", "figures.json", "report.html"
+_LARGEST_SEED = 2**31 - 1  # what every simulator takes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Call:
+    """The options of one call, as click gives them."""
+
+    env: str
+    task: tuple[str, ...]
+    tasks: Literal["all"] | None
+    episodes: int
+    checkpoint: str | None
+    policy: Baseline | None
+    execute: int | None
+    num_steps: int | None
+    max_steps: int | None
+    seed: int
+    video: int
+    plots: int
+    report: bool
+    out: Path
+    overwrite: bool
+    workers: int
+    device: str
+    shard: Shard | None
+    limit: int | None
+    fail_fast: bool
+    retry_failed: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A call with everything filled in that its checkpoint says."""
+
+    call: _Call
+    policy: PolicyChoice
+    plan: EvaluationPlan
+    checkpoint: Checkpoint | None
+
+    @property
+    def model(self) -> str:
+        digest = f" sha256:{self.checkpoint.sha256[:12]}" if self.checkpoint else ""
+        return self.policy.name + digest
+
+    def scene(self) -> Scene:
+        """Loads numpy, and nothing heavier."""
+        from polydit.robopolicy.evaluate.workers import Scene
+
+        call = self.call
+        return Scene(
+            env=call.env,
+            policy=self.policy,
+            max_steps=call.max_steps,
+            filming=call.video > 0,
+            model=self.model,
+        )
+
+    def missing(self) -> int:
+        """How many episodes this call has to run."""
+        if self.call.overwrite:
+            return len(self.plan)
+        manifest = Manifest(self.call.out / "manifest.jsonl")
+        done: tuple[Status, ...] = ("ok",) if self.call.retry_failed else ("ok", "failed")
+        return sum(manifest.status(episode.id) not in done for episode in self.plan)
+
+
+@click.command()
+@click.option("--env", type=click.Choice(environments()), default="metaworld", help="The simulator.")
+@click.option(
+    "--task", multiple=True, metavar="NAME", show_default="those that the policy was trained on",
+    help="A task of it; may be repeated.",
+)  # fmt: skip
+@click.option("--tasks", type=click.Choice(["all"]), default=None, show_default=False, help="All its tasks.")
+@click.option("--episodes", type=click.IntRange(min=0), default=50, help="Episodes per task.")
+@checkpoint_option
+@click.option(
+    "--policy", type=click.Choice(BASELINES), default=None, show_default="the checkpoint",
+    help="A baseline in place of a checkpoint: the task's scripted expert, random actions, or zeros.",
+)  # fmt: skip
+@click.option(
+    "--execute", type=click.IntRange(min=1), default=None, metavar="K", show_default="the checkpoint's",
+    help="Execute K actions of each chunk, then plan again.",
+)  # fmt: skip
+@num_steps_option
+@click.option(
+    "--max-steps", type=click.IntRange(min=1), default=None, show_default="the environment's limit",
+    help="Give an episode up after so many steps.",
+)  # fmt: skip
+@seed_option(
+    type=click.IntRange(0, _LARGEST_SEED), default=FIRST_SEED,
+    help="Seed of every task's first episode, the next ones count up. Demonstrations have those from 0 up.",
+)  # fmt: skip
+@click.option(
+    "--video", type=click.IntRange(min=0), default=0, metavar="N",
+    help="Film the first N episodes of each task (mp4).",
+)  # fmt: skip
+@click.option(
+    "--plots", type=click.IntRange(min=0), default=1, metavar="N",
+    help="Keep and plot the actions of the first N episodes of each task.",
+)  # fmt: skip
+@click.option("--report/--no-report", default=True, help=f"Write {REPORT} at the end.")
+@out_option
+@overwrite_option
+@config_option
+@workers_option(help="Processes side by side, each with its own simulator and one thread.")
+@device_option
+@shard_option
+@limit_option
+@fail_fast_option
+@retry_failed_option
+@dry_run_option
+@output_options
+@click.pass_context
+def evaluate(ctx: click.Context, /, output: Output, **values: Any) -> None:
+    """Run a policy in a simulator and count successes.
+
+    \b
+    robopolicy evaluate --task drawer-open-v3 --episodes 50 --out run/
+    robopolicy evaluate --checkpoint policy/ --workers 2 --video 2 --out run/
+    robopolicy evaluate --tasks all --policy expert --episodes 20 --out expert/
+
+    Episodes are recorded as they end. The same command run again goes on where it stopped, and a larger
+    --episodes adds to a run: an episode depends on its task and its seed, not on the number of workers.
+    """
+    job = _prepare(_Call(**values))
+    if job.call.dry_run:
+        _print_plan(job, output)
+        return
+    if job.missing():
+        job.scene().check(job.plan.tasks[0], job.call.seed)
+    with _open_folder(job, effective_options(ctx)) as folder:
+        tally = _run_missing(job, folder, output)
+        summary = Summary.of(folder.manifest.records())
+        _write_figures(job, folder, summary)
+        _warn_of_failures(folder, output)
+    products = [EPISODES, FIGURES]
+    if job.call.report:
+        from polydit.robopolicy.report import write_report
+
+        write_report(job.call.out)
+        products.append(REPORT)
+    _print_summary(job, tally, summary, products, output)
+    ctx.exit(tally.exit_code)
+
+
+def _prepare(call: _Call) -> _Job:
+    """Everything that can be wrong with a call, found before a simulator or a weight is loaded."""
+    for name in call.task:
+        instruction(call.env, name)
+    checkpoint, policy = _chosen(call)
+    names = _chosen_tasks(call, policy)
+    from polydit.robopolicy.evaluate.fit import check_tasks
+
+    check_tasks(policy, call.env, names)
+    plan = EvaluationPlan(
+        tasks=names,
+        episodes=call.episodes,
+        first_seed=call.seed,
+        videos=call.video,
+        traces=call.plots,
+        shard=call.shard,
+        limit=call.limit,
+    )
+    return _Job(call, policy, plan, checkpoint)
+
+
+def _chosen(call: _Call) -> tuple[Checkpoint | None, PolicyChoice]:
+    if call.policy is None:
+        from polydit.robopolicy.checkpoint import Checkpoint
+
+        checkpoint = Checkpoint.find(call.checkpoint)
+        return checkpoint, PolicyChoice.of(checkpoint, execute=call.execute, num_steps=call.num_steps)
+    for name in ("checkpoint", "execute", "num_steps"):
+        if getattr(call, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError("a baseline has none", where=option, hint=f"Leave out {option} or --policy.")
+    return None, PolicyChoice(name=call.policy, baseline=call.policy)
+
+
+def _chosen_tasks(call: _Call, policy: PolicyChoice) -> tuple[str, ...]:
+    known = tasks(call.env)
+    if call.task and call.tasks:
+        raise InputError("names all tasks, and --task some", where=f"--tasks {call.tasks}")
+    if call.task or call.tasks:
+        return tuple(dict.fromkeys(call.task)) or known
+    if policy.baseline is not None:
+        raise InputError("a baseline has no tasks of its own", hint="Add --task NAME, or --tasks all.")
+    trained = tuple(name for name in known if instruction(call.env, name) in policy.facts["instructions"])
+    if not trained:
+        problem = f"the policy {policy.name} was trained on no task of {call.env}"
+        raise InputError(problem, where=f"--env {call.env}", hint="robopolicy info shows its instructions.")
+    return trained
+
+
+def _open_folder(job: _Job, options: Mapping[str, Option]) -> RunFolder:
+    # As resolved, so that naming a default on the next call is no other setting.
+    resolved: dict[str, Any] = {"task": list(job.plan.tasks), "tasks": None}
+    if job.checkpoint:
+        resolved |= {"execute": job.policy.execute, "num_steps": job.policy.num_steps or None}
+    known = {name: options[name]._replace(value=value) for name, value in resolved.items()}
+    return RunFolder.open(
+        job.call.out,
+        command="robopolicy evaluate",
+        options={**options, **known},
+        provenance={"checkpoint": job.checkpoint.provenance()} if job.checkpoint else {},
+        overwrite=job.call.overwrite,
+        free=MAY_DIFFER | {"report"},
+        growing={"episodes"},
+        products=[EPISODES, FIGURES, REPORT],
+    )
+
+
+def _run_missing(job: _Job, folder: RunFolder, output: Output) -> Tally:
+    from polydit.robopolicy.evaluate.workers import play_episodes
+
+    call, missing, scene = job.call, job.missing(), job.scene()
+    if missing:
+        scene = _on_device(job, scene, folder)
+    else:
+        output.note("Nothing left to do.")
+    total, successes = len(job.plan), 0
+    with output.progress(total, what="episodes", unit="episode", initial=total - missing) as progress:
+
+        def tell(record: ManifestRecord) -> None:
+            nonlocal successes
+            successes += bool(record["measures"].get("success"))
+            output.item(record)
+            progress.set_postfix_str(f"{successes} successes")
+            progress.update()
+
+        return play_episodes(
+            job.plan,
+            scene,
+            folder,
+            workers=call.workers,
+            retry_failed=call.retry_failed,
+            fail_fast=call.fail_fast,
+            on_record=tell,
+        )
+
+
+def _on_device(job: _Job, scene: Scene, folder: RunFolder) -> Scene:
+    """A network has a device; a baseline has not, and needs no torch to say so."""
+    if job.checkpoint is None:
+        return scene
+    from polydit.core.jobs.device import choose_device
+
+    device = choose_device(job.call.device)
+    folder.note(device=device.name, processor=device.description)
+    return replace(scene, policy=replace(scene.policy, device=device.name))
+
+
+def _write_figures(job: _Job, folder: RunFolder, summary: Summary) -> None:
+    head = {"env": job.call.env, "policy": job.policy.name, "max_steps": job.call.max_steps}
+    folder.write_product(EPISODES, [summary.csv()])
+    text = json.dumps({**head, **summary.to_json()}, indent=2, ensure_ascii=False)
+    folder.write_product(FIGURES, [f"{text}\n".encode()])
+
+
+def _warn_of_failures(folder: RunFolder, output: Output) -> None:
+    first = next(folder.manifest.records("failed"), None)
+    if first is not None:
+        number, where = folder.manifest.count("failed"), folder.path / "manifest.jsonl"
+        why = f"{first['id']}: {first['error']['message']}"
+        output.warn(f"{number} broke off, the first of them {why}. All are in {where}.")
+
+
+def _print_summary(job: _Job, tally: Tally, summary: Summary, products: list[str], output: Output) -> None:
+    out = job.call.out
+    if not output.json:
+        every = [*summary.tasks, *([summary.all] if len(summary.tasks) > 1 else [])]
+        output.table([
+            {
+                "task": episodes.name,
+                "success": episodes.success.percent(),
+                "95 % interval": episodes.success.percent_interval(),
+                "count": f"{episodes.success.numerator}/{episodes.success.denominator}",
+                "steps": episodes.steps_to_success,
+                "ms per chunk": episodes.inference_ms,
+            }
+            for episodes in every
+        ])  # fmt: skip
+    record = {
+        "out": str(out),
+        "done": tally.ok + tally.kept_ok,
+        "failed": tally.failed + tally.kept_failed,
+        "new": tally.ok + tally.failed,
+        "products": [str(out / name) for name in products],
+        **summary.to_json(),
+    }
+    lines = [f"{out / name}" for name in products]
+    output.summary(record, *lines, f"{record['done']} episodes in {out}")
+
+
+def _print_plan(job: _Job, output: Output) -> None:
+    from polydit.core.jobs.memory import peak_memory_mb
+
+    call, plan, scene = job.call, job.plan, job.scene()
+    missing = job.missing()
+    record: dict[str, Any] = {
+        "out": str(call.out),
+        "env": call.env,
+        "tasks": list(plan.tasks),
+        "episodes": len(plan),
+        "missing": missing,
+        "policy": job.policy.name,
+        "execute": job.policy.execute,
+        "workers": call.workers,
+    }
+    lines = [
+        f"would run:  {missing} episodes of {len(plan.tasks)} tasks of {call.env}, seeds from {call.seed}",
+        f"policy:     {job.model}, {job.policy.execute} actions of each chunk",
+    ]
+    if missing:
+        scene.check(plan.tasks[0], call.seed)
+        per_step, limit = scene.measure(plan.tasks[0], call.seed)
+        record["estimated_seconds"] = per_step * limit * missing / call.workers
+        record["estimated_memory_bytes"] = round(peak_memory_mb() * 2**20) * (call.workers + 1)
+        lines += [
+            f"estimate:   at most {record['estimated_seconds'] / 60:.1f} min ({1000 * per_step:.2g} ms a step, as "
+            f"a few took here; {limit} steps an episode), {record['estimated_memory_bytes'] / 1e9:.1f} GB of memory",
+        ]
+    output.summary({"dry_run": True, **record}, *lines, f"into:       {call.out}")

@@ -1,0 +1,82 @@
+"""Make the starter again: demonstrations, training, the 16-bit copy that ships, and the figures of its card.
+
+    python -m polydit.robopolicy.starter.recipe [--work DIR]
+
+Each step is a command that goes on where it stopped, so the whole may be killed and started again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).parent
+ENV, EPISODES, NOISE, AFTER_SUCCESS = "metaworld", 40, 0.25, 8
+FILES = (
+    "normalizer.json",
+    "normalizer.safetensors",
+    "instructions.json",
+    "instructions.safetensors",
+    "model_index.json",
+)
+LAYOUTS = 50  # of each task that the policy is measured on; demonstrations use others
+TASKS = (
+    "button-press-topdown-v3", "button-press-topdown-wall-v3", "button-press-v3", "button-press-wall-v3",
+    "coffee-button-v3", "coffee-pull-v3", "coffee-push-v3", "dial-turn-v3", "door-close-v3", "door-lock-v3",
+    "door-open-v3", "door-unlock-v3", "drawer-close-v3", "drawer-open-v3", "faucet-close-v3", "faucet-open-v3",
+    "handle-press-side-v3", "handle-press-v3", "pick-place-v3", "plate-slide-back-side-v3", "plate-slide-back-v3",
+    "plate-slide-side-v3", "plate-slide-v3", "push-v3", "push-wall-v3", "reach-v3", "reach-wall-v3", "sweep-v3",
+    "window-close-v3", "window-open-v3",
+)  # fmt: skip
+
+
+@click.command()
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("starter-robopolicy"),
+    help="Folder for all that is made.",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=2, help="Processes for simulation.")
+def main(work: Path, workers: int) -> None:
+    """Train the starter of robopolicy and put it into the package."""
+    data, policy, figures = work / "data", work / "policy", work / "figures"
+    tasks = [part for task in TASKS for part in ("--task", task)]
+    if not (data / "meta" / "info.json").exists():
+        recorded = ("--episodes", EPISODES, "--noise", NOISE, "--after-success", AFTER_SUCCESS)
+        robopolicy("data", "make", "--env", ENV, *tasks, *recorded, "--workers", workers, "--out", data)
+    robopolicy("train", "--data", data, "--config", HERE / "recipe.toml", "--out", policy)
+    ship(policy, HERE)
+    robopolicy(
+        "evaluate", "--env", ENV, *tasks, "--episodes", LAYOUTS, "--workers", workers, "--out", figures
+    )
+    click.echo(f"Figures for {HERE / 'card.md'} are in {figures}.")
+
+
+def robopolicy(*arguments: object) -> None:
+    """Run a command of this package as a user would; 3 means that some items failed, which the figures count."""
+    program = Path(sys.executable).parent / "robopolicy"
+    done = subprocess.run([program, *map(str, arguments)], check=False)
+    if done.returncode not in (0, 3):
+        sys.exit(done.returncode)
+
+
+def ship(policy: Path, folder: Path) -> None:
+    """Copy a policy with its weights in 16 bits, all that the package needs and nothing of the training."""
+    from polydit.core.checkpoints.weights import save_half
+    from polydit.robopolicy.policy import RobotPolicy
+
+    save_half(RobotPolicy.from_pretrained(policy).network, folder / "network")
+    for name in FILES:
+        shutil.copyfile(policy / name, folder / name)
+    index = json.loads((policy / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
