@@ -91,6 +91,13 @@ def test_half_on_disk_is_float32_in_memory(dtype: torch.dtype, model: DiT, tmp_p
     assert model.dtype == torch.float32
 
 
+def test_a_saved_model_does_not_say_where_it_came_from(model: DiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "first")
+    save_half(DiT.from_pretrained(tmp_path / "first"), tmp_path / "second")
+    assert str(tmp_path) not in (tmp_path / "second" / "config.json").read_text()
+    assert DiT.from_pretrained(tmp_path / "second").config.width == 16
+
+
 def test_a_weight_beyond_float16_is_refused(model: DiT, tmp_path: Path) -> None:
     model.final.linear.weight.data[0, 0] = 1e6
     with pytest.raises(CheckpointError, match=r"final\.linear\.weight"):

@@ -9,27 +9,23 @@ from torch import nn
 from polydit.core.nn import BlockConfig, CrossAttention, DiTBlock, Padding
 from polydit.core.nn.patterns import padding_of
 
-WIDTH, HEADS, CONTEXT = 24, 3, 10
+WIDTH, HEADS = 24, 3
 
 
 @pytest.fixture
 def streams() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens, a context of another width, and which of its tokens are real."""
+    """Tokens, a context, and which of its tokens are real."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 5, WIDTH, generator=generator)
-    context = torch.randn(2, 7, CONTEXT, generator=generator)
+    context = torch.randn(2, 7, WIDTH, generator=generator)
     return x, context, padding_of(torch.tensor([7, 4]), 7)
 
 
 def test_cross_attention_is_torchs(streams: tuple[torch.Tensor, ...]) -> None:
     x, context, valid = streams
-    ours = CrossAttention(WIDTH, HEADS, context_width=CONTEXT)
-    theirs = nn.MultiheadAttention(WIDTH, HEADS, kdim=CONTEXT, vdim=CONTEXT, batch_first=True)
+    ours, theirs = CrossAttention(WIDTH, HEADS), nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
     with torch.no_grad():
-        theirs.q_proj_weight.copy_(ours.q.weight)
-        keys, values = ours.kv.weight.chunk(2)
-        theirs.k_proj_weight.copy_(keys)
-        theirs.v_proj_weight.copy_(values)
+        theirs.in_proj_weight.copy_(torch.cat([ours.q.weight, ours.kv.weight]))
         theirs.in_proj_bias.copy_(torch.cat([ours.q.bias, ours.kv.bias]))
         theirs.out_proj.load_state_dict(ours.out.state_dict())
     expected, _ = theirs(x, context, context, key_padding_mask=~valid, need_weights=False)
@@ -42,13 +38,12 @@ def test_known_keys_and_values_give_the_same(modulated: bool, streams: tuple[tor
     config = BlockConfig(
         width=WIDTH, heads=HEADS, cross_attention=True, modulated=modulated, qk_norm="rms", norm="rms"
     )
-    block, widened = DiTBlock(config), nn.functional.pad(context, (0, WIDTH - CONTEXT))
-    modulation = torch.randn(2, 6, WIDTH) if modulated else None
-    expected = block(x, modulation, context=widened, context_pattern=Padding(valid))
-    known = block.cross.keys_values(widened)
+    block, modulation = DiTBlock(config), torch.randn(2, 6, WIDTH) if modulated else None
+    expected = block(x, modulation, context=context, context_pattern=Padding(valid))
+    known = block.cross.keys_values(context)
     given = block(x, modulation, context=known, context_pattern=Padding(valid))
     assert torch.equal(given, expected)
-    other = widened.masked_fill(~valid[..., None], 100.0)  # padding does not count, the rest does
+    other = context.masked_fill(~valid[..., None], 100.0)  # padding does not count, the rest does
     assert torch.equal(block(x, modulation, context=other, context_pattern=Padding(valid)), expected)
     assert not torch.allclose(block(x, modulation, context=other), expected)
 

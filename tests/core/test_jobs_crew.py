@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, count, islice
 from pathlib import Path
 
 import pytest
@@ -88,8 +88,8 @@ def sleeping(folder: Path) -> Iterator[Callable[[int], None]]:
 
 def test_each_process_prepares_once_and_all_of_them_work(tmp_path: Path) -> None:
     with Crew(partial(counting, tmp_path), 2) as crew:
-        first = dict(crew.map(range(40)))
-        second = dict(crew.map(iter([100])))  # the same processes
+        first = dict(chain(*crew.map(range(40))))
+        second = dict(chain(*crew.map(iter([100]))))  # the same processes
     assert {item: result[0] for item, result in (first | second).items() if not isinstance(result, Died)} == {
         **{n: 2 * n for n in range(40)},
         100: 200,
@@ -102,8 +102,8 @@ def test_each_process_prepares_once_and_all_of_them_work(tmp_path: Path) -> None
 
 def test_items_are_drawn_as_the_work_proceeds(tmp_path: Path) -> None:
     with Crew(partial(counting, tmp_path)) as crew:
-        results = crew.map(itertools.count())  # an endless input
-        assert [item for item, _ in itertools.islice(results, 20)] == list(range(20))
+        results = chain.from_iterable(crew.map(count()))  # an endless input
+        assert [item for item, _ in islice(results, 20)] == list(range(20))
 
 
 def test_no_more_processes_than_items(tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_no_more_processes_than_items(tmp_path: Path) -> None:
 
 def test_one_thread_for_numerics_and_deaf_to_ctrl_c() -> None:
     with Crew(threads) as crew:
-        assert list(crew.map([0])) == [(0, (1, True))]
+        assert list(crew.map([0])) == [[(0, (1, True))]]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_the_item_of_a_process_that_died_is_done_again(tmp_path: Path, count: int, deaths: int) -> None:
     with Crew(partial(fragile, tmp_path, deaths), count) as crew:
-        results = list(crew.map(range(12)))
+        results = list(chain(*crew.map(range(12))))
     assert sorted(results) == [(n, n) for n in range(12)]
     assert len(list(tmp_path.iterdir())) == deaths
 
@@ -134,7 +134,7 @@ def test_an_item_that_kills_every_process_is_given_up(
     tmp_path: Path, number: int, code: int, word: str
 ) -> None:
     with Crew(partial(fragile, tmp_path, 99, number=number), 2) as crew:
-        results = dict(crew.map(range(12)))
+        results = dict(chain(*crew.map(range(12))))
     died = results.pop(FATAL)
     assert results == {n: n for n in range(12) if n != FATAL}
     assert died == Died(code, 3)

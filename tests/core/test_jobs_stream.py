@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -29,19 +29,23 @@ class Item:
 
 
 class Work:
-    """Does items in pairs, the second first; those in `bad` fail; stops with an error at `stop`."""
+    """Does items in pairs, the second first, both together or one by one; `bad` ones fail, at `stop` it ends."""
 
-    def __init__(self, bad: frozenset[int] = frozenset(), stop: int | None = None) -> None:
-        self.bad, self.stop, self.seen = bad, stop, list[int]()
+    def __init__(
+        self, bad: frozenset[int] = frozenset(), stop: int | None = None, *, together: bool = False
+    ) -> None:
+        self.bad, self.stop, self.together, self.seen = bad, stop, together, list[int]()
 
-    def __call__(self, items: Iterator[Item]) -> Iterator[Outcome]:
+    def __call__(self, items: Iterator[Item]) -> Iterator[Sequence[Outcome]]:
         for item in items:
-            pair = [item, *[other for other in [next(items, None)] if other]]
-            for one in reversed(pair):
-                self.seen.append(one.index)
-                yield self._outcome(one)
+            pair = [*[other for other in [next(items, None)] if other], item]
+            if self.together:
+                yield list(map(self._outcome, pair))
+            else:
+                yield from ([self._outcome(one)] for one in pair)
 
     def _outcome(self, item: Item) -> Outcome:
+        self.seen.append(item.index)
         if item.index == self.stop:
             raise KeyboardInterrupt
         if item.index in self.bad:
@@ -54,10 +58,11 @@ def open_run(out: Path) -> RunFolder:
     return RunFolder.open(out, command="demo run", options={}, provenance={})
 
 
-def test_outcomes_are_committed_as_they_come(tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_outcomes_are_committed_as_they_come(tmp_path: Path, together: bool) -> None:
     told: list[ManifestRecord] = []
     with open_run(tmp_path) as folder:
-        tally = run_stream(map(Item, range(5)), Work(), folder, on_record=told.append)
+        tally = run_stream(map(Item, range(5)), Work(together=together), folder, on_record=told.append)
     assert tally == Tally(ok=5)
     assert [record["index"] for record in told] == [1, 0, 3, 2, 4]
     assert {record["seconds"] for record in told} == {1.5}  # as the work says, not as the loop measures

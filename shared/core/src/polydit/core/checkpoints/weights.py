@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from diffusers import ModelMixin
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -33,6 +34,9 @@ def save_half(model: ModelMixin, folder: Path, dtype: torch.dtype = torch.float1
     weights = {name: _halved(name, value, dtype) for name, value in model.state_dict().items()}
     folder = Path(folder)
     model.save_config(folder)
+    config = json.loads((folder / CONFIG_NAME).read_text())
+    config.pop("_name_or_path", None)  # where it lay on the machine that saves it is nobody's business
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     save_file(weights, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
 
 

@@ -110,11 +110,13 @@ class Crew(Generic[Item, Result]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for member in self._members:
+            member.connection.close()  # all of them, so that they leave side by side
+        for member in self._members:
             member.end(kill=error is not None)
         self._members.clear()
 
-    def map(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Died]]:
-        """Every item with its result, in the order in which they are ready.
+    def map(self, items: Iterable[Item]) -> Iterator[list[tuple[Item, Result | Died]]]:
+        """Every item with its result, in groups: whatever is ready when the next group is asked for.
 
         Args:
             items: Drawn as the work proceeds, never all at once.
@@ -129,19 +131,26 @@ class Crew(Generic[Item, Result]):
             busy = {member.connection: member for member in self._members if member.tasks}
             if not busy:
                 return
+            done: list[tuple[Item, Result | Died]] = []
             for connection in wait(list(busy)):
-                member = busy[cast("Connection[Any, Any]", connection)]
-                try:
-                    kind, content = member.connection.recv()
-                except (EOFError, OSError):
-                    yield from self._bury(member, again)
-                    continue
-                if kind == "error":
-                    raise content
-                if kind == "ready":
-                    member.ready, self._false_starts = True, 0
-                else:
-                    yield member.tasks.popleft().item, content
+                done += self._take(busy[cast("Connection[Any, Any]", connection)], again)
+            if done:
+                yield done
+
+    def _take(self, member: _Member[Item], again: deque[_Task[Item]]) -> Iterator[tuple[Item, Result | Died]]:
+        """What a process has said meanwhile; if it is dead, its items go back."""
+        while member.connection.poll():
+            try:
+                kind, content = member.connection.recv()
+            except (EOFError, OSError):
+                yield from self._bury(member, again)
+                return
+            if kind == "error":
+                raise content
+            if kind == "ready":
+                member.ready, self._false_starts = True, 0
+            else:
+                yield member.tasks.popleft().item, content
 
     def _hand_out(self, tasks: Iterator[_Task[Item]]) -> None:
         """Every process gets its first item before any gets its second."""

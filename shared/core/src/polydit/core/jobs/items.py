@@ -105,20 +105,21 @@ def run_batches(
 
 def run_stream(
     items: Iterable[T],
-    work: Callable[[Iterator[T]], Iterable[Outcome]],
+    work: Callable[[Iterator[T]], Iterable[Sequence[Outcome]]],
     folder: RunFolder,
     *,
     retry_failed: bool = False,
     fail_fast: bool = False,
     on_record: Callable[[ManifestRecord], object] = lambda record: None,
 ) -> Tally:
-    """Does every item that the folder does not have yet, and commits each outcome as soon as it is known.
+    """Does every item that the folder does not have yet, and commits outcomes as soon as they are known.
 
     For items that are worked on side by side, such as by a `Crew`: a kill loses those in work and no other.
 
     Args:
         items: Drawn as `work` asks for them.
-        work: Turns items into one outcome each, in any order, with `seconds` and `peak_memory_mb`.
+        work: Turns items into one outcome each, with `seconds` and `peak_memory_mb`, in any order; those that it
+            gives together are committed together.
         folder: Where outcomes go.
         retry_failed: Try again what an earlier call recorded as failed.
         fail_fast: Stop at the first failed item, after recording it.
@@ -129,8 +130,8 @@ def run_stream(
         PolyditError: With `fail_fast`, an item failed.
     """
     ledger = _Ledger(folder, retry_failed, fail_fast, on_record)
-    for outcome in work(item for item in items if not ledger.keep(item)):
-        ledger.commit([outcome])
+    for outcomes in work(item for item in items if not ledger.keep(item)):
+        ledger.commit(outcomes)
     return ledger.tally
 
 

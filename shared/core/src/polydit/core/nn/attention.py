@@ -106,7 +106,7 @@ class CrossAttentionProcessor:
         self,
         attn: CrossAttention,
         hidden_states: Float[Tensor, "b n d"],
-        context: Float[Tensor, "b k c"] | KeysValues,
+        context: Float[Tensor, "b k d"] | KeysValues,
         pattern: Pattern | None = None,
     ) -> Float[Tensor, "b n d"]:
         q_bhne = linear(hidden_states, attn.q).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
@@ -123,7 +123,6 @@ class CrossAttention(nn.Module, AttentionModuleMixin):
     Args:
         width: Token width d; a multiple of `heads`.
         heads: Number of heads.
-        context_width: Width of the context's tokens; None = `width`.
         qk_norm: As in `SelfAttention`.
         eps: Epsilon of that norm.
 
@@ -133,25 +132,17 @@ class CrossAttention(nn.Module, AttentionModuleMixin):
     _default_processor_cls = CrossAttentionProcessor
     is_cross_attention = True
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        context_width: int | None = None,
-        qk_norm: str | None = None,
-        eps: float = 1e-6,
-    ) -> None:
+    def __init__(self, width: int, heads: int, *, qk_norm: str | None = None, eps: float = 1e-6) -> None:
         super().__init__()
         self.heads = heads
         self.fused_projections = True
         self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(context_width or width, 2 * width)
+        self.kv = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
         self.norm_q, self.norm_k = _head_norms(width, heads, qk_norm, eps)
         self.processor = CrossAttentionProcessor()
 
-    def keys_values(self, context: Float[Tensor, "b k c"]) -> KeysValues:
+    def keys_values(self, context: Float[Tensor, "b k d"]) -> KeysValues:
         """What `forward` needs of a context."""
         keys, values = linear(context, self.kv).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return KeysValues(keys if self.norm_k is None else self.norm_k(keys), values)
@@ -159,7 +150,7 @@ class CrossAttention(nn.Module, AttentionModuleMixin):
     def forward(
         self,
         hidden_states: Float[Tensor, "b n d"],
-        context: Float[Tensor, "b k c"] | KeysValues,
+        context: Float[Tensor, "b k d"] | KeysValues,
         pattern: Pattern | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Mix the context into the tokens; shape in = shape out. `Padding` tells the real tokens of a context."""

@@ -292,7 +292,7 @@ class _FixedLinear:
     def __init__(self, weight: Float[Tensor, "o i"], bias: Tensor | None, rows: int) -> None:
         weight = weight.detach().contiguous()
         self.bias = None if bias is None else bias.detach()
-        self.nbytes = weight.nbytes
+        self.nbytes, self.dtype = weight.nbytes, weight.dtype
         self.packed = (
             weight.device.type == "cpu"
             and weight.dtype in (torch.float32, torch.bfloat16)
@@ -301,6 +301,7 @@ class _FixedLinear:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
 
     def __call__(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        x = x.to(self.dtype)  # autocast does not see to these
         if self.packed:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
