@@ -30,7 +30,7 @@ MADE = {  # what a run folder holds for a person
     "report page": "report.html",
 }
 EXTRAS = {  # what a domain needs besides to be tested and to train its starter
-    "robopolicy": "metaworld,fetch,pusht,serve",
+    "robopolicy": "metaworld,fetch,pusht,serve,siglip",
 }
 SMOKE = {  # what proves that a domain works alone: its own commands, run in an empty folder
     "molgen": (

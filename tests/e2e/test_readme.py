@@ -27,6 +27,7 @@ QUICK = {  # what a reader waits for, a test need not
         for setting in ("steps", "batch_size")
     ),
     "ROBOPOLICY_TRAIN_SETTINGS": "training.steps=2 training.batch_size=4",
+    "ROBOPOLICY_EVALUATE_MAX_STEPS": "40",
 }
 # They need a published checkpoint or serve without end; their own tests run them.
 NOT_RUN = ("molgen convert", "robopolicy convert", "robopolicy serve")

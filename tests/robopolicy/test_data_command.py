@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
@@ -59,7 +60,7 @@ def spoil(root: Path, row: int) -> None:
     values[row] = [float("nan"), 0.0]
     place = table.schema.get_field_index("action")
     column = table.schema.field("action")
-    pq.write_table(table.set_column(place, column, [values]), path)
+    pq.write_table(table.set_column(place, column, pa.array(values, type=column.type)), path)
 
 
 def rows_of(root: Path) -> dict[str, list[Any]]:
@@ -250,7 +251,7 @@ def test_inspect_decodes_when_asked(invoke: Invoke, tmp_path: Path) -> None:
     column = table[key].to_pylist()
     column[6]["bytes"] = column[6]["bytes"][:60]
     place, kind = table.schema.get_field_index(key), table.schema.field(key)
-    pq.write_table(table.set_column(place, kind, [column]), path)
+    pq.write_table(table.set_column(place, kind, pa.array(column, type=kind.type)), path)
     assert invoke(robopolicy, "data", "inspect", "set").exit_code == 0
     result = invoke(robopolicy, "data", "inspect", "set", "--decode")
     assert result.exit_code == 3 and f"{key}, row 6: the picture is damaged" in result.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import torch
 
 from polydit.core.errors import CheckpointError, InputError, PolyditError
 from polydit.robopolicy import load
+from polydit.robopolicy.envs.protocol import Observation
+from polydit.robopolicy.language import Instructions
 from polydit.robopolicy.models import Sizes, action_model, build_network, network_class
+from polydit.robopolicy.normalize import Normalizer
 from polydit.robopolicy.pictures import to_squares
-from polydit.robopolicy.policy import Observation, RobotPolicy
-from polydit.robopolicy.recipe import NetworkSize, Recipe
+from polydit.robopolicy.policy import RobotPolicy
+from polydit.robopolicy.recipe import NetworkSize, RDTSettings, Recipe
 
 Make = Callable[..., RobotPolicy]
 
@@ -141,6 +145,47 @@ def test_pictures_become_squares_with_grey_borders() -> None:
     torch.testing.assert_close(to_squares(noise, 4).mean((2, 3)), same.mean((2, 3)), atol=0.05, rtol=0.0)
 
 
+def franka(arm: str) -> RobotPolicy:
+    """A policy in the unified layout, for 7 joints and a gripper."""
+    torch.manual_seed(0)
+    recipe = Recipe(
+        model="rdt", network=NetworkSize(width=32, depth=1, heads=2), rdt=RDTSettings(arm="franka"), horizon=3
+    )
+    network = build_network(recipe, Sizes(state=8, action=8, language=4, language_tokens=1))
+    with torch.no_grad():
+        network.head.mlp.fc2.weight.normal_(std=0.5)
+    bounds = np.array([2.0] * 7 + [0.08])
+    row = {"mean": bounds * 0, "std": bounds, "min": -bounds, "max": bounds, "q01": -bounds, "q99": bounds}
+    rows = {"observation.state": row, "action": row}
+    normalizer = Normalizer.of(rows, state="identity", action="identity")
+    return RobotPolicy(network.eval(), normalizer, Instructions.vectors(["lift"], 4), model="rdt", arm=arm)
+
+
+def test_the_unified_layout_puts_an_arm_into_its_slots_and_back(tmp_path: Path) -> None:
+    policy = franka("franka")
+    state = np.linspace(0.0, 0.08, 8, dtype=np.float32)
+    batch = policy.collate([{"observation.state": state}])
+    assert batch.state.shape == (1, 128)
+    np.testing.assert_allclose(batch.state[0, :7], state[:7])
+    assert batch.state[0, 10] == 1.0 and batch.state[0].count_nonzero() == 7  # gripper open; joint 0 is at 0
+    assert policy.config.model_settings["slots"] == [*range(7), 10]
+    noise = policy.draw(torch.Generator().manual_seed(0))[None]
+    assert noise.shape == (1, 3, 128)
+    planned = policy.model.sample(batch, noise)[0]
+    chunk = policy.plan([{"observation.state": state}], noise)[0]
+    assert chunk.shape == (3, 8) and np.abs(chunk).max() > 0
+    np.testing.assert_allclose(chunk[:, :7], planned[:, :7].clip(-2.0, 2.0), atol=1e-6)
+    np.testing.assert_allclose(chunk[:, 7], (planned[:, 10] * 0.08).clip(-0.08, 0.08), atol=1e-6)
+    own = tmp_path / "mine.toml"
+    own.write_text((files("polydit.robopolicy.spaces") / "arms" / "franka.toml").read_text())
+    franka(str(own)).save_pretrained(tmp_path / "policy")
+    own.unlink()  # the policy brings its own copy
+    found = RobotPolicy.from_pretrained(tmp_path / "policy")
+    np.testing.assert_allclose(found.plan([{"observation.state": state}], noise)[0], chunk, atol=1e-6)
+    with pytest.raises(InputError, match=r"observation.state has 8 numbers.*14|arm aloha"):
+        franka("aloha")
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Files
 
@@ -177,6 +222,7 @@ def test_a_folder_that_is_damaged_or_of_another_kind_is_refused(tiny_folder: Pat
         ({"execute": 9}, "execute is 9; expected 1 to 6"),
         ({"colour": "red"}, "settings do not fit"),
         ({"model_settings": {"steps": 1}}, "settings do not fit"),
+        ({"arm": "/etc/other.toml"}, "there is no arm"),
     ):
         folder = copy(str(change))
         index = json.loads((folder / "model_index.json").read_text())

@@ -21,7 +21,6 @@ from polydit.robopolicy.rdt.convert import RDTConfig, policy_from_published, pub
 from polydit.robopolicy.rdt.network import RDT, SIZES
 from polydit.robopolicy.rdt.policy import RDTPolicy
 from polydit.robopolicy.rdt.positions import condition_positions
-from polydit.robopolicy.rdt.vision import SigLIP
 
 TINY: dict[str, Any] = {"horizon": 4, "width": 32, "depth": 3, "heads": 4}
 STATE, ACTION, LANGUAGE = 5, 3, 8
@@ -456,62 +455,3 @@ def test_files_that_are_no_checkpoint_are_refused(published: Any, tmp_path: Path
     for message, path in refused.items():
         with pytest.raises(CheckpointError, match=message):
             read_rdt(path)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# SigLIP
-
-
-@pytest.fixture
-def siglip(tmp_path: Path) -> Path:
-    """A folder with a tiny SigLIP."""
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.SiglipVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=16,
-        patch_size=8,
-    )
-    transformers.SiglipVisionModel(config).save_pretrained(tmp_path / "siglip")
-    return tmp_path / "siglip"
-
-
-def test_a_policy_sees_through_siglip(siglip: Path) -> None:
-    encoder = SigLIP.from_folder(siglip)
-    model = network(image_encoder="precomputed", image_layout=(2, -4), image_dim=16)
-    given, policy = batch(pictures=(2, 3, 16, 16)), RDTPolicy(model, encoder=encoder)
-    tokens = encoder(given.images)
-    expected = encoder.model(2.0 * given.images[:, 1] - 1.0).last_hidden_state
-    torch.testing.assert_close(tokens[:, 4:], expected, atol=1e-5, rtol=1e-4)
-    direct = policy.solve(replace(policy.observe(given), images=tokens), noise())
-    assert torch.equal(policy.sample(given, noise()), direct)
-    trained = replace(given, actions=noise())
-    policy.loss(trained, torch.Generator().manual_seed(0))["loss"].backward()
-    assert all(parameter.grad is None for parameter in encoder.model.parameters())
-    with pytest.raises(ValueError, match="needs an encoder"):
-        RDTPolicy(model).sample(given, noise())
-
-
-def test_pictures_are_prepared_as_transformers_does(siglip: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    picture = np.zeros((40, 40, 3), dtype=np.uint8)
-    picture[10:30, 5:25] = (200, 100, 50)
-    processor = transformers.SiglipImageProcessorPil(size={"height": 16, "width": 16})
-    theirs = torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"])
-    ours = SigLIP.from_folder(siglip)._squares(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
-    torch.testing.assert_close(2.0 * ours - 1.0, theirs, atol=0.02, rtol=0.0)
-    wide = SigLIP.from_folder(siglip)._squares(torch.ones(1, 3, 8, 16))
-    assert torch.allclose(wide[:, :, [0, -1]], torch.tensor(BACKGROUND))
-    assert torch.equal(wide[:, :, 4:12], torch.ones(1, 3, 8, 16))
-
-
-def test_a_folder_without_siglip_is_refused(siglip: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no SigLIP"):
-        SigLIP.from_folder(siglip / "nothing")
-    weights = siglip / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        SigLIP.from_folder(siglip)

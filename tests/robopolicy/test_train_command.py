@@ -99,7 +99,7 @@ def test_train_makes_a_policy_that_acts(
     np.testing.assert_allclose(
         policy.normalizer.state.high, read_dataset(data).statistics["observation.state"]["max"]
     )
-    again = invoke(robopolicy, *call, "--set", "horizon=3")
+    again = invoke(robopolicy, *call, "--set", "horizon=5")
     assert again.exit_code == 2 and "settings.horizon" in again.stderr
     weights = (out / "network" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert invoke(robopolicy, *call).exit_code == 0
@@ -148,14 +148,14 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(data: Path, tmp_pat
 
 def test_the_policy_learns(data: Path, tmp_path: Path) -> None:
     settings = {
-        "training.steps": 150,
+        "training.steps": 100,
         "training.batch_size": 32,
         "training.log_every": 10,
-        "training.save_every": 150,
+        "training.save_every": 100,
     }
     fit(data, recipe(model="rdt", **settings), tmp_path / "policy", device="cpu")
     losses = [record["loss"] for record in read_metrics(tmp_path / "policy" / "training" / "metrics.jsonl")]
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_batches_hold_the_windows_and_what_follows(tmp_path: Path) -> None:

@@ -34,22 +34,22 @@ _LAST = "model_index.json"  # what makes the folder a policy, so it is written l
 _SHOWN = 8
 
 
-@dataclass(frozen=True, eq=False)
-class FirstEpisodes:
-    """The beginning of a data set, as a data set."""
+class FirstEpisodes(Dataset):
+    """The beginning of a data set, as a data set.
 
-    whole: Dataset
-    count: int
+    Args:
+        whole: The data set.
+        count: At most so many episodes.
+    """
 
-    @property
-    def path(self) -> Path:
-        """Where it lies."""
-        return self.whole.path
+    def __init__(self, whole: Dataset, count: int) -> None:
+        self.path, self.stored = whole.path, None  # what is stored is of the whole
+        self._whole, self._count = whole, count
 
     @property
     def info(self) -> DatasetInfo:
         """What it is."""
-        return self.whole.info
+        return self._whole.info
 
     @property
     def statistics(self) -> Statistics:
@@ -57,22 +57,17 @@ class FirstEpisodes:
         return measure(good_episodes(self))
 
     @property
-    def stored(self) -> Statistics | None:
-        """None: what is stored is of the whole."""
-        return None
-
-    @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the whole."""
-        return self.whole.problems
+        return self._whole.problems
 
     def __len__(self) -> int:
         """Number of episodes."""
-        return min(self.count, len(self.whole))
+        return min(self._count, len(self._whole))
 
     def __getitem__(self, index: int) -> Episode:
         """One episode."""
-        return self.whole[index]
+        return self._whole[index]
 
 
 @dataclass(frozen=True, eq=False)

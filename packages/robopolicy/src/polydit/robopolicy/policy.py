@@ -5,7 +5,7 @@
     >>> action = policy.select_action(observation)
 
 Keys of observations follow LeRobot: "observation.state", "observation.images.<camera>", "task".
-Shapes: b observations, s state and a action dimensions, h actions in a chunk.
+Shapes: b observations, s state and a action dimensions, h actions in a chunk, w numbers in an action of the network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from polydit.core.errors import CheckpointError, InputError, PolyditError
 from polydit.core.pipeline import Pipeline
 from polydit.robopolicy.batch import ActionModel, PolicyBatch
+from polydit.robopolicy.envs.protocol import Observation
 from polydit.robopolicy.episode import IMAGES, STATE, TASK
 from polydit.robopolicy.language import Instructions
 from polydit.robopolicy.models import NETWORKS, action_model, network_class
@@ -33,7 +34,6 @@ from polydit.robopolicy.pictures import to_squares
 from polydit.robopolicy.spaces.arms import arm_names, load_arm
 from polydit.robopolicy.units import Units
 
-Observation = Mapping[str, np.ndarray | str]
 _ARM_FILE = "arm.toml"  # a mapping of the user's own, beside the network
 
 
@@ -134,13 +134,13 @@ class RobotPolicy(Pipeline):
         """
         return self.plan([observation], self.draw(self._generator)[None])[0]
 
-    def draw(self, generator: torch.Generator) -> Float[Tensor, "h a"]:
+    def draw(self, generator: torch.Generator) -> Float[Tensor, "h w"]:
         """Standard normal noise for one plan."""
         return torch.randn(self.model.horizon, self.model.action_dim, generator=generator)
 
     @torch.no_grad()
     def plan(
-        self, observations: Sequence[Observation], noise: Float[Tensor, "b h a"]
+        self, observations: Sequence[Observation], noise: Float[Tensor, "b h w"]
     ) -> Float[np.ndarray, "b h a"]:
         """Plans for several observations at once, from given noise.
 
@@ -258,14 +258,22 @@ class RobotPolicy(Pipeline):
         settings = {
             key: value for key, value in index.items() if not key.startswith("_") and key != "network"
         }
-        if settings.get("arm") == _ARM_FILE:
-            settings["arm"] = str(folder / _ARM_FILE)
+        settings["arm"] = _stored_arm(folder, settings.get("arm", ""))
         try:
             return cls(network, Normalizer.load(folder), Instructions.load(folder), **settings)
         except (TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the settings do not fit ({error})", where=str(folder / "model_index.json")
             ) from error
+
+
+def _stored_arm(folder: Path, arm: Any) -> str:
+    """The name of an arm, or the path of the mapping inside the folder: a policy names no file outside of it."""
+    if arm == _ARM_FILE:
+        return str(folder / _ARM_FILE)
+    if arm and arm not in arm_names():
+        raise CheckpointError(f"there is no arm {arm!r}", where=str(folder / "model_index.json"))
+    return str(arm)
 
 
 def _words(shape: Sequence[int | None]) -> str:

@@ -26,8 +26,8 @@ NOW = 0  # offset of the picture that belongs to the state
 class TrainingData:
     """Windows of a data set as batches.
 
-    `Trainer` is given the windows' numbers as items: `collate` gathers a whole batch at once, which is many times faster
-    than item by item.
+    `Trainer` is given the windows' numbers as items: `collate` gathers a whole batch at once, which is many times
+    faster than item by item.
 
     Args:
         windows: Windows of the data set; their pictures are at the offsets `NOW` and then the future ones.

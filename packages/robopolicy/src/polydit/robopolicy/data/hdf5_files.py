@@ -133,7 +133,8 @@ def number_rows(file: h5py.File, name: str, path: Path) -> np.ndarray:
     if dataset.nbytes > MAX_ARRAY_BYTES:
         problem = f"{name} of {dataset.nbytes / 2**30:.1f} GiB"
         raise InputError(problem, where=str(path), expected=f"<= {MAX_ARRAY_BYTES >> 30} GiB")
-    return np.asarray(dataset[()], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused for that
+        return np.asarray(dataset[()]).astype(np.float32)
 
 
 def _content(dataset: h5py.Dataset, index: int) -> bytes:

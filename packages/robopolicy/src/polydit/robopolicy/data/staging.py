@@ -160,14 +160,18 @@ class Staging:
             counts[key] = PictureCounts()
             frames = counted(episode.images[key.removeprefix(IMAGES)], len(episode), counts[key])
             if feature.dtype == "image":
-                names = (f"frame-{number:06d}.png" for number in range(len(episode)))
                 stills[key] = [
-                    {"bytes": encode_png(p), "path": name} for p, name in zip(frames, names, strict=True)
+                    {"bytes": encode_png(picture), "path": f"frame-{number:06d}.png"}
+                    for number, picture in enumerate(frames)
                 ]
-                continue
-            temporary = self.video(index, key).with_suffix(".tmp")
-            encode_video(temporary, frames, fps=self.fps, shape=feature.shape)
-            temporary.replace(self.video(index, key))
+                written = len(stills[key])
+            else:
+                temporary = self.video(index, key).with_suffix(".tmp")
+                written = encode_video(temporary, frames, fps=self.fps, shape=feature.shape)
+                temporary.replace(self.video(index, key))
+            if written != len(episode):
+                problem = f"{key} gave {written} pictures"
+                raise InputError(problem, where=episode.where, expected=f"{len(episode)}")
         return counts, stills
 
     def _arrow(

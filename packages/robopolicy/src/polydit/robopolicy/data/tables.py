@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,16 +28,18 @@ _KINDS: Mapping[str, Callable[[pa.DataType], bool]] = {
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
-def open_table(path: Path) -> pq.ParquetFile:
+@contextmanager
+def open_table(path: Path) -> Iterator[pq.ParquetFile]:
     """A parquet file, its header read.
 
     Raises:
-        InputError: It is missing or no parquet file.
+        InputError: It is missing, damaged or no parquet file.
     """
     try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot be read: {_first_line(error)}", where=str(path)) from error
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: text that is no UTF-8
+        raise InputError(f"cannot be read: {str(error).partition(chr(10))[0]}", where=str(path)) from error
 
 
 def read_columns(path: Path, names: Sequence[str], row_groups: Sequence[int] | None = None) -> pa.Table:
@@ -58,10 +60,7 @@ def read_columns(path: Path, names: Sequence[str], row_groups: Sequence[int] | N
             raise InputError(f"has no column {missing[0]!r}", where=str(path), expected=f"one of {known}")
         groups = range(file.metadata.num_row_groups) if row_groups is None else row_groups
         _check_size(file, names, groups, path)
-        try:
-            return file.read_row_groups(list(groups), columns=list(names), use_threads=False)
-        except (OSError, pa.ArrowException, OverflowError) as error:
-            raise InputError(f"is damaged: {_first_line(error)}", where=str(path)) from error
+        return file.read_row_groups(list(groups), columns=list(names), use_threads=False)
 
 
 def _check_size(file: pq.ParquetFile, names: Sequence[str], groups: Sequence[int], path: Path) -> None:
@@ -184,7 +183,3 @@ def _innermost(kind: pa.DataType) -> pa.DataType:
     while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
     return kind
-
-
-def _first_line(error: BaseException) -> Any:
-    return str(error).partition("\n")[0]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -43,7 +43,7 @@ class VideoHeader(NamedTuple):
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except (av.FFmpegError, OSError, EOFError) as error:
+    except (av.FFmpegError, OSError, EOFError, ValueError) as error:  # ValueError: text that is no UTF-8
         reason = getattr(error, "strerror", None) or str(error) or "it ends too early"
         raise InputError(f"the video cannot be read: {reason}", where=str(path)) from error
 
@@ -53,7 +53,10 @@ def _open(path: Path) -> InputContainer:
     if not container.streams.video:
         container.close()
         raise InputError("there is no video in it", where=str(path))
-    context = container.streams.video[0].codec_context
+    context: Any = container.streams.video[0].codec_context
+    if context is None:
+        container.close()
+        raise InputError("its codec is unknown", where=str(path))
     if context.width * context.height > MAX_PIXELS:
         container.close()
         raise InputError(f"the video has {context.width} x {context.height} pixels", where=str(path))

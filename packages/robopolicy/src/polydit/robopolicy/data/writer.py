@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from polydit.core.errors import InputError
-from polydit.core.jobs.files import atomic_file, naming_write_errors
+from polydit.core.jobs.files import atomic_file, naming_write_errors, sync_folder
 from polydit.core.jobs.lock import FolderLock
 from polydit.robopolicy.data.encoding import check_size
 from polydit.robopolicy.data.features import INDEX, Feature, feature_from_json
@@ -175,6 +175,8 @@ class LeRobotWriter:
                 write_v3(self.out, self._staging, self.robot_type, *self.sizes_mb)
             else:
                 write_v21(self.out, self._staging, self.robot_type)
+            for folder in [self.out, *(path for path in self.out.rglob("*") if path.is_dir())]:
+                sync_folder(folder)  # all names are on the disk before what they were made from goes
             self._release()
             remove(self._staging.folder)
 

@@ -108,9 +108,9 @@ def play_episodes(
     """
     with Crew(partial(_stage, scene), workers) as crew:
 
-        def play(episodes: Iterator[PlannedEpisode]) -> Iterator[Outcome]:
-            for episode, result in crew.map(episodes):
-                yield _failure(episode, "Died", result.reason) if isinstance(result, Died) else result
+        def play(episodes: Iterator[PlannedEpisode]) -> Iterator[list[Outcome]]:
+            for played in crew.map(episodes):
+                yield [_outcome(episode, result) for episode, result in played]
 
         return run_stream(
             plan, play, folder, retry_failed=retry_failed, fail_fast=fail_fast, on_record=on_record
@@ -139,10 +139,8 @@ class _Stage:
             return self._result(episode)
         except (MissingExtraError, CheckpointError):
             raise  # every episode would fail in the same way
-        except (
-            Exception
-        ) as error:  # of the policy or the simulator: this episode breaks off, the next starts afresh
-            self.clear()
+        except Exception as error:  # of the policy or the simulator: the episode breaks off
+            self.clear()  # the next one starts afresh
             return _failure(episode, type(error).__name__, str(error) or type(error).__name__)
 
     def clear(self) -> None:
@@ -185,6 +183,10 @@ class _Stage:
             "reward": played.reward,
             "inference_ms": round(played.inference_ms(self._scene.policy.execute), 4),
         }
+
+
+def _outcome(episode: PlannedEpisode, result: Outcome | Died) -> Outcome:
+    return _failure(episode, "Died", result.reason) if isinstance(result, Died) else result
 
 
 def _failure(episode: PlannedEpisode, error: str, message: str) -> ItemFailure:

@@ -106,8 +106,6 @@ class RDTConfig:
 def read_rdt(path: Path, *, norm: str = "timm-1.0.3") -> RDTPolicy:
     """Reads a published checkpoint; the weights keep their precision.
 
-    Save it with ``policy.network.save_pretrained(folder)`` and ``policy.settings``.
-
     Args:
         path: The folder, or a weight file with ``config.json`` beside it or one folder up.
         norm: As in `RDT`.
@@ -144,7 +142,7 @@ def policy_from_published(
     try:
         with torch.device("meta"):  # neither memory nor time for start values that would be overwritten
             network = RDT(**sizes, image_layout=config.image_layout, norm=norm)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"the sizes do not fit one another: {error}", where=source) from None
     load_strict(network, {name: value.to("meta") for name, value in converted.items()}, source=source)
     dtype = converted["positions"].dtype

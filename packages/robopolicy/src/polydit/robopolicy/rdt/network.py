@@ -150,8 +150,9 @@ class RDT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             qk_norm=norm,
         )
         self.time_embed, self.frequency_embed = TimeEmbedding(width), TimeEmbedding(width)
-        self.state_adaptor = adaptor(2 * (state_dim or action_dim), width, layers=3)
-        self.action_adaptor = adaptor(2 * action_dim, width, layers=3) if state_dim else None
+        shared = state_dim is None
+        self.state_adaptor = adaptor(2 * (action_dim if shared else state_dim), width, layers=3)
+        self.action_adaptor = None if shared else adaptor(2 * action_dim, width, layers=3)
         self.language_adaptor = adaptor(language_dim, width, layers=2)
         self.image_adaptor: nn.Module | None = None
         if image_encoder == "precomputed":
@@ -172,6 +173,12 @@ class RDT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
     def image_tokens(self) -> int:
         """Tokens of all pictures together; 0 without pictures."""
         return 0 if self.image_adaptor is None else math.prod(map(abs, self.config.image_layout))
+
+    @property
+    def state_dim(self) -> int:
+        """State slots s."""
+        own = self.config.state_dim
+        return int(self.config.action_dim if own is None else own)
 
     def forward(
         self,

@@ -67,10 +67,10 @@ class RDTPolicy:
         self.network, self.solver, self.encoder = network, solver, encoder
         self.slots = None if slots is None else tuple(slots)
         self.withholding = withholding or Withholding()
-        self._num_steps = num_steps or STEPS[solver]
+        self._num_steps = STEPS[solver] if num_steps is None else num_steps
         self._diffusion = DDPMScheduler(**_DIFFUSION, clip_sample=False)
-        state_dim = network.config.state_dim or network.config.action_dim
-        self._state_mask, self._action_mask = (self._mask(dim) for dim in (state_dim, self.action_dim))
+        self._state_mask = self._mask(network.state_dim)
+        self._action_mask = self._mask(self.action_dim)
 
     @property
     def horizon(self) -> int:
@@ -179,9 +179,8 @@ class RDTPolicy:
             scheduler = DPMSolverMultistepScheduler(**_DIFFUSION)
         else:  # "trailing" starts at the last time, where there is nothing but noise
             scheduler = DDPMScheduler(**_DIFFUSION, clip_sample=False, timestep_spacing="trailing")
-        with (
-            warnings.catch_warnings()
-        ):  # diffusers 0.42 hands a tensor to numpy in a way that numpy 2 deprecates
+        with warnings.catch_warnings():
+            # diffusers 0.42 hands a tensor to numpy in a way that numpy 2 deprecates
             warnings.simplefilter("ignore", DeprecationWarning)
             scheduler.set_timesteps(num_steps, device=device)
         return scheduler
@@ -191,7 +190,7 @@ class RDTPolicy:
             return torch.ones(dim)
         if beyond := [slot for slot in self.slots if not 0 <= slot < dim]:
             raise ValueError(f"slot {beyond[0]} is not among the network's {dim}")
-        return torch.zeros(dim).index_fill(0, torch.tensor(self.slots), 1.0)
+        return torch.zeros(dim).index_fill(0, torch.tensor(self.slots, dtype=torch.int64), 1.0)
 
     def _encoded(self, conditions: Conditions) -> Conditions:
         """Pictures as the network takes them."""

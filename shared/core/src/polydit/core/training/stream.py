@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -100,7 +100,7 @@ class InterleavedStream:
         batch_size: int,
         seed: int = 0,
         *,
-        shares: Mapping[Hashable, float] | None = None,
+        shares: Mapping[Any, float] | None = None,
     ) -> None:
         members: dict[Hashable, list[int]] = {}
         for index, group in enumerate(groups):

@@ -73,7 +73,7 @@ class Trainer:
         *,
         sizes: Sequence[int] | None = None,
         groups: Sequence[Hashable] | None = None,
-        shares: Mapping[Hashable, float] | None = None,
+        shares: Mapping[Any, float] | None = None,
         device: str = "auto",
         on_step: Callable[[int, dict[str, Any]], None] | None = None,
     ) -> None:
