@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from polydit.core.errors import InputError
 from polydit.core.figure import wilson_interval
 from polydit.core.jobs import read_run
 from polydit.core.testing.pages import page_problems
 from polydit.robopolicy.checkpoint import Checkpoint
 from polydit.robopolicy.cli import robopolicy
-from polydit.robopolicy.envs import instruction, tasks
+from polydit.robopolicy.envs import instruction, make_env, tasks
+from polydit.robopolicy.evaluate.choice import PolicyChoice
+from polydit.robopolicy.evaluate.rollout import rollout
 from polydit.robopolicy.report import write_report
 
 Evaluate = Callable[..., Result]
@@ -285,36 +288,21 @@ def test_a_checkpoint_runs_on_the_tasks_that_it_was_trained_on(
     assert results[0] == results[1] and len(results[0]) == 4  # the same actions with one and two workers
 
 
-def test_the_actions_of_a_chunk_that_are_executed(
-    evaluate: Evaluate, tmp_path: Path, checkpoint: Path
-) -> None:
-    traces = []
-    for execute in (3, 6):
-        out = tmp_path / str(execute)
-        chosen = (
-            "--checkpoint",
-            checkpoint,
-            "--task",
-            TASK,
-            "--episodes",
-            1,
-            "--max-steps",
-            6,
-            "--num-steps",
-            2,
-        )
-        ran(evaluate(*chosen, "--execute", execute, "--no-report", "--out", out))
-        (trace,) = (out / "items").iterdir()
-        with trace.open() as handle:
-            traces.append(
-                [[v for k, v in row.items() if k.startswith("action")] for row in csv.DictReader(handle)]
-            )
-    assert traces[0][:3] == traces[1][:3] and traces[0][3:] != traces[1][3:]
-    result = ran(
-        evaluate("--checkpoint", checkpoint, "--task", TASK, "--execute", 7, "--out", tmp_path / "7"), 2
-    )
-    assert "cannot execute 7 actions" in result.stderr and "1 to 6" in result.stderr
-    assert not lines(tmp_path / "7")
+def test_the_actions_of_a_chunk_that_are_executed(checkpoint: Path) -> None:
+    found = Checkpoint.find(str(checkpoint))
+    with make_env("metaworld", TASK) as env:
+        actions = {
+            execute: rollout(
+                env,
+                PolicyChoice.of(found, execute=execute, num_steps=2).load()(env),
+                100_000,
+                max_steps=6,
+            ).actions
+            for execute in (3, 6)
+        }
+    assert np.array_equal(actions[3][:3], actions[6][:3]) and not np.array_equal(actions[3], actions[6])
+    with pytest.raises(InputError, match=r"cannot execute 7 actions.* 1 to 6"):
+        PolicyChoice.of(found, execute=7).load()
 
 
 def test_a_checkpoint_of_another_robot_is_refused(

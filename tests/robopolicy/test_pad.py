@@ -258,6 +258,22 @@ def test_knowing_the_data_costs_nothing_and_brings_it_back(prediction: Any, dept
         torch.testing.assert_close(made[name], x, atol=2e-3, rtol=0.0)
 
 
+def test_variance_out_of_range_counts_as_its_bound() -> None:
+    """A network that is hardly trained says v = 20 where v mattered little; its steps must not explode."""
+    data, now = part(depth_maps=False)
+    exact, made = exact_network("sample", data), {}
+    for v in (1.0, 20.0):
+
+        def model(*given: Any, v: float = v) -> tuple[Modalities, Modalities]:
+            value, variance = exact(*given)
+            return value, variance.map(lambda _, x: torch.full_like(x, v))
+
+        noise = data.map(lambda _, x: torch.randn(x.shape, generator=torch.Generator().manual_seed(2)))
+        generators = [torch.Generator().manual_seed(i) for i in range(2)]
+        made[v] = JointDiffusion(prediction="sample").sample(model, noise, now, TEXT, 2, generators)
+    assert torch.equal(made[1.0]["actions"], made[20.0]["actions"])
+
+
 def test_respaced_times_are_those_of_published_dit() -> None:
     assert respaced_times(5).tolist() == [0, 250, 500, 749, 999]  # 499.5 and 749.25, ties to even
     assert len(set(respaced_times(50).tolist())) == 50

@@ -6,7 +6,7 @@ s state dimensions, l language tokens, e language width, k pictures, f future pi
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,8 +43,11 @@ class PolicyBatch:
 
     def to(self, device: torch.device | str) -> PolicyBatch:
         """The same batch on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PolicyBatch(**{k: v if v is None else v.to(device) for k, v in values.items()})
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = value if value is None else value.to(device)
+        return PolicyBatch(**moved)
 
 
 @runtime_checkable

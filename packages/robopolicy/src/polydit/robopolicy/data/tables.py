@@ -143,7 +143,10 @@ def _values(array: pa.Array, feature: Feature, where: str) -> np.ndarray:
     if feature.dtype == "string":
         if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
             raise InputError(f"the column holds {array.type} and info.json says string", where=where)
-        return np.array(array.to_pylist(), dtype=str)
+        try:
+            return np.array(array.to_pylist(), dtype=str)
+        except UnicodeDecodeError as error:
+            raise InputError("the text is no UTF-8", where=where) from error
     kind = np.dtype(feature.dtype)
     if not _KINDS[kind.kind](array.type):
         raise InputError(f"the column holds {array.type} and info.json says {feature.dtype}", where=where)

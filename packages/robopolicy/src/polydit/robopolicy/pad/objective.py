@@ -128,6 +128,9 @@ class JointDiffusion:
     ) -> Modalities:
         """Ancestral sampling of all modalities together (Ho et al. 2020, algorithm 2) with the learned variance.
 
+        The variance is kept between its two bounds. The published sampler does not do so; its networks were trained
+        long enough to stay there by themselves, and small ones are not.
+
         Args:
             network: As in `loss`.
             noise: Standard normal noise; its modalities are those that are generated.
@@ -150,7 +153,8 @@ class JointDiffusion:
         def predict(x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
             t = torch.full((len(x),), int(times[int(timestep)]), device=x.device)
             value, variance = network(_unjoin(x, noise), now, t, text)
-            return torch.cat([_join(value), _join(variance)], dim=1).float()
+            # outside its range v would extrapolate the variance: by powers of ten where few steps lie far apart
+            return torch.cat([_join(value), _join(variance).clamp(-1.0, 1.0)], dim=1).float()
 
         return _unjoin(denoise(predict, _join(noise), scheduler, generator=list(generators)), noise)
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import ModelMixin
@@ -19,7 +19,7 @@ from diffusers.models.cache_utils import CacheMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from polydit.core.nn.attention import KeysValues
+from polydit.core.nn.attention import CrossAttention, KeysValues
 from polydit.core.nn.block import BlockConfig, DiTBlock, init_transformer
 from polydit.core.nn.embeddings import TimeEmbedding
 from polydit.core.nn.feed_forward import FeedForward
@@ -53,6 +53,11 @@ class Context:
     def of(cls, tokens: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"] | None = None) -> Context:
         """Tokens, and True for the real ones."""
         return cls(tokens, None if valid is None else Padding(valid))
+
+    def projected(self, cross: CrossAttention) -> Context:
+        """The same with a block's keys and values instead of the tokens."""
+        assert isinstance(self.tokens, Tensor)
+        return Context(cross.keys_values(self.tokens), self.pattern)
 
 
 class Head(nn.Module):
@@ -150,9 +155,9 @@ class RDT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             qk_norm=norm,
         )
         self.time_embed, self.frequency_embed = TimeEmbedding(width), TimeEmbedding(width)
-        shared = state_dim is None
-        self.state_adaptor = adaptor(2 * (action_dim if shared else state_dim), width, layers=3)
-        self.action_adaptor = None if shared else adaptor(2 * action_dim, width, layers=3)
+        slots = action_dim if state_dim is None else state_dim
+        self.state_adaptor = adaptor(2 * slots, width, layers=3)
+        self.action_adaptor = None if state_dim is None else adaptor(2 * action_dim, width, layers=3)
         self.language_adaptor = adaptor(language_dim, width, layers=2)
         self.image_adaptor: nn.Module | None = None
         if image_encoder == "precomputed":
@@ -234,7 +239,7 @@ class RDT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         """Keys and values of each block's condition. They depend on no noise, so a sampler computes them once."""
         streams = self.alternate(self.embed_context(conditions))
         return [
-            Context(block.cross.keys_values(stream.tokens), stream.pattern)
+            stream.projected(cast(CrossAttention, block.cross))
             for block, stream in zip(self.blocks, streams, strict=True)
         ]
 

@@ -25,7 +25,7 @@ from polydit.robopolicy.rdt.network import RDT
 
 Solver = Literal["dpm", "ddpm"]
 STEPS: dict[Solver, int] = {"dpm": 5, "ddpm": 100}
-_DIFFUSION = {
+_DIFFUSION: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_schedule": "squaredcos_cap_v2",
     "prediction_type": "sample",
@@ -161,7 +161,7 @@ class RDTPolicy:
             return self.network(x, timestep.expand(len(x)), conditions, contexts).float()
 
         scheduler = self.scheduler(self.num_steps if num_steps is None else num_steps, noise.device)
-        fresh = {"generator": _generators(noise)} if self.solver == "ddpm" else {}
+        fresh: dict[str, Any] = {"generator": _generators(noise)} if self.solver == "ddpm" else {}
         return denoise(predict, noise, scheduler, **fresh) * conditions.action_mask[:, None]
 
     def scheduler(

@@ -159,7 +159,7 @@ class CrossAttention(nn.Module, AttentionModuleMixin):
 
 def _head_norms(
     width: int, heads: int, kind: str | None, eps: float
-) -> tuple[nn.Module, nn.Module] | tuple[None, None]:
+) -> tuple[nn.Module | None, nn.Module | None]:
     """The norms of q and of k."""
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")
