@@ -195,6 +195,11 @@ def test_v3_rows(v3: Path) -> None:
     assert np.allclose(table["timestamp"].to_pylist(), [k / FPS for n in LENGTHS for k in range(n)])
     expected = np.concatenate([new_episode(e).action for e in range(4)])
     assert np.array_equal(np.array(table["action"].to_pylist(), dtype=np.float32), expected)
+    words = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(words) == list(ROWS) and words[STILL] == {"_type": "Image"}
+    value = {"dtype": "float32", "_type": "Value"}
+    assert words["action"] == {"feature": value, "length": 2, "_type": "Sequence"}
+    assert words["observation.grid"] == {"shape": [2, 4], "dtype": "int64", "_type": "Array2D"}
     groups = pq.ParquetFile(path).metadata
     assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == list(LENGTHS)
 
@@ -638,6 +643,39 @@ def test_statistics_that_do_not_fit(states: Path) -> None:
         read_dataset(states)
     path.unlink()  # then they are measured
     assert np.allclose(read_dataset(states).statistics["action"]["q99"], stats["action"]["q99"])
+
+
+@pytest.mark.parametrize("version", ["v3", "v21"])
+def test_damaged_files_are_refused_and_nothing_else(
+    version: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Bytes changed or cut off anywhere: an episode is read, or refused with a message; no other error comes out."""
+    root, rng = shutil.copytree(request.getfixturevalue(version), tmp_path / "set"), np.random.default_rng(0)
+    refused = 0
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for _ in range(4):
+            damaged = bytearray(content)
+            damaged[rng.integers(len(content))] = rng.integers(256)
+            place = rng.integers(len(content))
+            damaged[place : place + 20] = bytes(20)
+            path.write_bytes(bytes(damaged[: rng.integers(1, 2 * len(content))]))
+            refused += read_all(root)
+        path.write_bytes(content)
+    assert refused > 10
+    same_content(root)
+
+
+def read_all(root: Path) -> bool:
+    """Reads everything that can be read; whether something was refused."""
+    try:
+        dataset = read_dataset(root)
+        for number in range(len(dataset)):
+            for frames in dataset[number].images.values():
+                assert len(list(frames)) == len(frames)
+    except InputError:
+        return True
+    return False
 
 
 def test_pictures_that_are_damaged() -> None:

@@ -24,7 +24,7 @@ from polydit.robopolicy.data.features import INDEX, Feature
 from polydit.robopolicy.data.info import load_json
 from polydit.robopolicy.data.pictures import encode_png
 from polydit.robopolicy.data.statistics import PictureCounts, Row, Statistics, counted, number_statistics
-from polydit.robopolicy.data.tables import arrow_column, arrow_type
+from polydit.robopolicy.data.tables import arrow_column, row_schema
 from polydit.robopolicy.episode import ACTION, IMAGES, STATE, Episode
 
 
@@ -178,19 +178,14 @@ class Staging:
         self, columns: Mapping[str, np.ndarray], stills: Mapping[str, list[dict[str, Any]]]
     ) -> pa.Table:
         """The episode's rows in LeRobot's order of columns: its own, then the index columns."""
-        arrays, fields = [], []
-        for key, feature in {**self.features, **INDEX}.items():
-            if feature.dtype == "video":
-                continue
-            kind = arrow_type(feature)
-            column = (
-                pa.array(stills[key], type=kind)
-                if feature.is_picture
-                else arrow_column(columns[key], feature)
-            )
-            arrays.append(column)
-            fields.append(pa.field(key, kind))
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+        schema = row_schema({**self.features, **INDEX})
+        arrays = [
+            pa.array(stills[field.name], type=field.type)
+            if field.name in stills
+            else arrow_column(columns[field.name], {**self.features, **INDEX}[field.name])
+            for field in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def columns_of(episode: Episode, features: Mapping[str, Feature]) -> dict[str, np.ndarray]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -167,6 +169,30 @@ def arrow_type(feature: Feature) -> pa.DataType:
     for _ in feature.shape:
         value = pa.list_(value)
     return value
+
+
+def row_schema(features: Mapping[str, Feature]) -> pa.Schema:
+    """The columns of LeRobot's tables; videos have none.
+
+    The metadata repeats the features in the words of Hugging Face's `datasets`: without them LeRobot v2.1 and the hub's
+    viewer take a picture for a table of bytes and path. "Sequence" is the word that all versions of `datasets` know.
+    """
+    kept = {key: feature for key, feature in features.items() if feature.dtype != "video"}
+    words = {"info": {"features": {key: _in_words_of_datasets(feature) for key, feature in kept.items()}}}
+    metadata = {"huggingface": json.dumps(words)}
+    return pa.schema([(key, arrow_type(feature)) for key, feature in kept.items()], metadata=metadata)
+
+
+def _in_words_of_datasets(feature: Feature) -> dict[str, Any]:
+    value = {"dtype": feature.dtype, "_type": "Value"}
+    if feature.dtype == "image":
+        return {"_type": "Image"}
+    if feature.is_scalar:
+        return value
+    if len(feature.shape) == 1:
+        return {"feature": value, "length": feature.shape[0], "_type": "Sequence"}
+    shape = list(feature.shape)
+    return {"shape": shape, "dtype": feature.dtype, "_type": f"Array{len(shape)}D"}
 
 
 def arrow_column(values: np.ndarray, feature: Feature) -> pa.Array:
