@@ -87,7 +87,7 @@ def test_another_kind_is_named(model: DiT, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"blocks\.1\.adaLN_modulation\.1\.bias is missing"):
         dit_from_published(state, heads=4)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match="not a DiT checkpoint"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of DiT"):
         convert_dit(tmp_path / "list.pt")
 
 

@@ -25,7 +25,7 @@ from polydit.core.nn import (
 )
 from polydit.core.nn.embeddings import drop_labels
 from polydit.core.nn.linear import ACTIVATIONS, linear
-from polydit.core.nn.patterns import Full, padding_of
+from polydit.core.nn.patterns import Causal, Full, padding_of
 
 
 def qkv(tokens: int, batch: int = 2, heads: int = 3, width: int = 8) -> list[torch.Tensor]:
@@ -180,3 +180,20 @@ def test_bf16_attention_on_the_cpu_has_gradients_close_to_float32() -> None:
     for a, b in zip(exact, rough, strict=True):
         assert b.grad is not None and b.grad.dtype == torch.bfloat16
         torch.testing.assert_close(b.grad.float(), a.grad, atol=0.1, rtol=0.1)
+
+
+def test_the_slowest_axis_may_come_first() -> None:
+    table = sincos_grid((2, 3, 4), 24, slowest_first=True).reshape(2, 3, 4, 3, 8)
+    assert torch.equal(
+        table[0, :, :, 0], table[0, :1, :1, 0].expand(3, 4, 8)
+    )  # x alone decides the first channels
+    assert not torch.equal(table[0, 0, 0, 0], table[1, 0, 0, 0])
+
+
+def test_a_causal_token_does_not_see_what_follows() -> None:
+    q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    other = q.clone()
+    other[:, :, 3:] += 1.0
+    pattern = Causal.of(5, q.device)
+    moved = (attend(q, q, q, pattern) - attend(other, other, other, pattern)).abs().amax((0, 1, 3))
+    assert (moved[:3] == 0).all() and (moved[3:] > 0).all()

@@ -121,6 +121,20 @@ def test_euler_loop_with_a_perfect_data_prediction_ends_at_the_data() -> None:
     assert seen == [(k, 7) for k in range(1, 8)]
 
 
+def test_what_is_known_is_put_back_after_every_step() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    calls: list[int] = []
+
+    def put(x: torch.Tensor, call: int) -> torch.Tensor:
+        calls.append(call)
+        return torch.cat([torch.full_like(x[:1], float(call)), x[1:]])
+
+    result = denoise(lambda x, t, previous: x, torch.randn(2, 3), scheduler, after_step=put)
+    assert calls == [1, 2, 3, 4]
+    assert torch.equal(result[0], torch.full((3,), 4.0))
+
+
 def test_stochastic_sampler_is_that_of_diffusers_with_the_noise_it_is_given() -> None:
     data, noise = torch.randn(2, 3), torch.randn(5, 2, 3)
     scheduler = FlowMatchEulerDiscreteScheduler()

@@ -442,7 +442,7 @@ def test_files_that_are_no_checkpoint_are_refused(published: Any, tmp_path: Path
     state, flat = published
     refused = {
         "names builtins.print": write(tmp_path / "code", {**state, "lang_adaptor.0.bias": Code()}, flat),
-        "dictionary of floats": write(tmp_path / "numbers", {"step": 3}, flat),
+        "not a checkpoint of RDT": write(tmp_path / "numbers", {"step": 3}, flat),
         "config.json is missing": write(tmp_path / "bare", state, None),
         "no config of RDT": write(tmp_path / "list", state, [1]),
     }

@@ -81,7 +81,7 @@ class Recipe:
     )
     denoiser_training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=11000, batch_size=256, accumulate=2, learning_rate=1e-3, muon_learning_rate=0.02
+            steps=7000, batch_size=256, accumulate=2, learning_rate=1e-3, muon_learning_rate=0.02
         )
     )
     num_steps: int = 50

@@ -18,7 +18,7 @@ class Pipeline(DiffusionPipeline):
     checkpoint decides nothing about code, and loading never looks at a network.
     """
 
-    components_by_name: ClassVar[dict[str, Any]]
+    components_by_name: ClassVar[dict[str, Any]]  # a class, or a tuple of those that are allowed
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Pipeline:
@@ -34,12 +34,27 @@ class Pipeline(DiffusionPipeline):
         folder = Path(folder)
         index = cls._read_index(folder)
         components = {
-            name: cls._load(kind, folder, name, options) for name, kind in cls.components_by_name.items()
+            name: cls._load(cls._chosen(kind, index, name, folder), folder, name, options)
+            for name, kind in cls.components_by_name.items()
         }
         settings = {
             key: value for key, value in index.items() if not key.startswith("_") and key not in components
         }
         return cls(**components, **settings)
+
+    @staticmethod
+    def _chosen(kind: Any, index: dict[str, Any], name: str, folder: Path) -> Any:
+        """The class of a part: where several are allowed, the one among them that the index names."""
+        if not isinstance(kind, tuple):
+            return kind
+        named = (index.get(name) or [None, None])[1]
+        found = next((one for one in kind if one.__name__ == named), None)
+        if found is None:
+            expected = " or ".join(one.__name__ for one in kind)
+            raise CheckpointError(
+                f"the part {name!r} is of class {named}", where=str(folder), expected=expected
+            )
+        return found
 
     @classmethod
     def _read_index(cls, folder: Path) -> dict[str, Any]:

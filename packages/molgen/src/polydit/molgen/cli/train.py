@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from polydit.core.cli.config import apply_settings, effective_options
+from polydit.core.cli.config import apply_settings, dotted, effective_options
 from polydit.core.cli.options import (
     MAY_DIFFER,
     config_option,
@@ -154,12 +154,5 @@ def _print_plan(structures: list[Structure], recipe: Recipe, output: Output) -> 
     plan = {"dry_run": True, "structures": dict(counts), "parameters": sizes, "recipe": asdict(recipe)}
     lines = [f"structures: {', '.join(f'{count} {kind}s' for kind, count in sorted(counts.items()))}"]
     lines += [f"{name}: {count:,} parameters" for name, count in sizes.items()]
-    lines += [f"  {key} = {value}" for key, value in _dotted(asdict(recipe))]
+    lines += [f"  {key} = {value}" for key, value in dotted(asdict(recipe))]
     output.summary(plan, *lines)
-
-
-def _dotted(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        pairs += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return pairs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from polydit.core.cli.config import apply_settings, effective_options
+from polydit.core.cli.config import apply_settings, dotted, effective_options
 from polydit.core.cli.options import (
     MAY_DIFFER,
     checkpoint_option,
@@ -210,12 +210,5 @@ def _print_plan(prepared: Prepared, recipe: Recipe, output: Output) -> None:
     lines += [f"state: {facts['state']} numbers, action: {facts['action']}"]
     lines += [f"instructions ({facts['instructions']}): {', '.join(map(repr, facts['tasks']))}"]
     lines += [f"network: {facts['parameters']:,} parameters"]
-    lines += [f"  {key} = {value}" for key, value in _dotted(asdict(recipe))]
+    lines += [f"  {key} = {value}" for key, value in dotted(asdict(recipe))]
     output.summary({"dry_run": True, **facts, "recipe": asdict(recipe)}, *lines)
-
-
-def _dotted(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        pairs += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return pairs

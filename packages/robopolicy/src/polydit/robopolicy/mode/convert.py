@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from polydit.core.checkpoints.keys import KeyMap, below, count_blocks
-from polydit.core.checkpoints.safe_pickle import load_pickled
+from polydit.core.checkpoints.published import find_weights, read_weights
 from polydit.core.checkpoints.weights import load_strict
 from polydit.core.errors import CheckpointError
 from polydit.robopolicy.mode.network import MoDE
@@ -117,12 +115,12 @@ def read_mode(path: Path, *, top_k: int | None = None) -> MoDE:
     Raises:
         CheckpointError: A file is missing, not safe, damaged or of another kind.
     """
-    path = Path(path)
-    file = path if path.is_file() else _weights_in(path)
+    file = find_weights(Path(path), _WEIGHTS, kind="MoDE")
     config = _read_config(file.with_name("config.json"))
     if top_k is not None:
         config = MoDEConfig(top_k=top_k, normalize=config.normalize)
-    return network_from_published(_read_state(file), config, source=str(file))
+    state = read_weights(file, kind="MoDE", under=("state_dict",), inert=_TRAINING_NAMES)
+    return network_from_published(state, config, source=str(file))
 
 
 def network_from_published(
@@ -222,13 +220,6 @@ def _leaves(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _weights_in(folder: Path) -> Path:
-    for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError("no weights of MoDE", where=str(folder), expected=" or ".join(_WEIGHTS))
-
-
 def _read_config(path: Path) -> MoDEConfig:
     """`config.json` beside the weights; without one, the published settings."""
     if not path.is_file():
@@ -240,16 +231,3 @@ def _read_config(path: Path) -> MoDEConfig:
     if not isinstance(content, dict):
         raise CheckpointError("this is no config of MoDE", where=str(path))
     return MoDEConfig.parse(content, source=str(path))
-
-
-def _read_state(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"the file is damaged ({error})", where=str(file)) from None
-    content = load_pickled(file, inert=_TRAINING_NAMES)
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError("not a checkpoint of MoDE", where=str(file), expected="a dictionary of tensors")
-    return state

@@ -17,34 +17,19 @@ import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from polydit.core.nn.attention import SelfAttention
 from polydit.core.nn.experts import Experts, RoutedFeedForward, Router, Routing
 from polydit.core.nn.feed_forward import FeedForward, SwiGLU
-from polydit.core.nn.patterns import Pattern
+from polydit.core.nn.patterns import Causal, Pattern
 from polydit.robopolicy.mode.encoders import ENCODERS
 
 __all__ = ["MoDE", "MoDEOutput", "StepPlan"]
 
 # Published: x / max(rms(x), 1e-6). Inside the root that is 1e-12.
 _NORM_EPS = 1e-12
-
-
-@dataclass(frozen=True, eq=False)
-class Causal(Pattern):
-    """Tokens attend to themselves and to those before them."""
-
-    allowed: Bool[Tensor, "1 1 n n"]
-
-    @classmethod
-    def of(cls, tokens: int, device: torch.device) -> Causal:
-        """The pattern of a sequence of `tokens`."""
-        return cls(torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device=device).tril())
-
-    def mask(self) -> Bool[Tensor, "1 1 n n"]:
-        return self.allowed
 
 
 @runtime_checkable

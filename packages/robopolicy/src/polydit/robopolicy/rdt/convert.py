@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from polydit.core.checkpoints.keys import KeyMap, count_blocks
-from polydit.core.checkpoints.safe_pickle import load_pickled
+from polydit.core.checkpoints.published import find_weights, read_weights
 from polydit.core.checkpoints.weights import load_strict
 from polydit.core.errors import CheckpointError
 from polydit.robopolicy.rdt.network import RDT
@@ -113,10 +111,10 @@ def read_rdt(path: Path, *, norm: str = "timm-1.0.3") -> RDTPolicy:
     Raises:
         CheckpointError: A file is missing, not safe, damaged or of another kind.
     """
-    path = Path(path)
-    file = path if path.is_file() else _weights_in(path)
+    file = find_weights(Path(path), _WEIGHTS, kind="RDT")
     config = RDTConfig.parse(_read_config(file), source=str(file.parent / "config.json"))
-    return policy_from_published(_read_state(file), config, norm=norm, source=str(file))
+    state = read_weights(file, kind="RDT", under=("module",), inert=_TRAINING_NAMES)
+    return policy_from_published(state, config, norm=norm, source=str(file))
 
 
 def policy_from_published(
@@ -183,13 +181,6 @@ def _read_sizes(converted: Mapping[str, Tensor], source: str) -> dict[str, Any]:
         ) from None
 
 
-def _weights_in(folder: Path) -> Path:
-    for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError("no weights of RDT", where=str(folder), expected=" or ".join(_WEIGHTS))
-
-
 def _read_config(file: Path) -> dict[str, Any]:
     """`config.json` beside the weights, or one folder up."""
     for folder in file.parent, file.parent.parent:
@@ -203,18 +194,3 @@ def _read_config(file: Path) -> dict[str, Any]:
                 raise CheckpointError("this is no config of RDT", where=str(path))
             return content
     raise CheckpointError("config.json is missing", where=str(file.parent))
-
-
-def _read_state(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"the file is damaged ({error})", where=str(file)) from None
-    content = load_pickled(file, inert=_TRAINING_NAMES)
-    state = content.get("module", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) and value.is_floating_point() for value in state.values()
-    ):
-        raise CheckpointError("not a checkpoint of RDT", where=str(file), expected="a dictionary of floats")
-    return state

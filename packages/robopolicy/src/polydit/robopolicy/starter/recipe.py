@@ -7,22 +7,21 @@ Each step is a command that goes on where it stopped, so the whole may be killed
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
+from polydit.core.checkpoints.starter import run_command, ship
+
 HERE = Path(__file__).parent
+robopolicy = partial(run_command, "robopolicy")
 ENV, EPISODES, NOISE, AFTER_SUCCESS = "metaworld", 40, 0.25, 8
 FILES = (
     "normalizer.json",
     "normalizer.safetensors",
     "instructions.json",
     "instructions.safetensors",
-    "model_index.json",
 )
 LAYOUTS = 50  # of each task that the policy is measured on; demonstrations use others
 TASKS = (
@@ -45,37 +44,19 @@ TASKS = (
 @click.option("--workers", type=click.IntRange(min=1), default=2, help="Processes for simulation.")
 def main(work: Path, workers: int) -> None:
     """Train the starter of robopolicy and put it into the package."""
+    from polydit.robopolicy.policy import RobotPolicy
+
     data, policy, figures = work / "data", work / "policy", work / "figures"
     tasks = [part for task in TASKS for part in ("--task", task)]
     if not (data / "meta" / "info.json").exists():
         recorded = ("--episodes", EPISODES, "--noise", NOISE, "--after-success", AFTER_SUCCESS)
         robopolicy("data", "make", "--env", ENV, *tasks, *recorded, "--workers", workers, "--out", data)
     robopolicy("train", "--data", data, "--config", HERE / "recipe.toml", "--out", policy)
-    ship(policy, HERE)
+    ship(policy, HERE, networks={"network": RobotPolicy.from_pretrained(policy).network}, kept=FILES)
     robopolicy(
         "evaluate", "--env", ENV, *tasks, "--episodes", LAYOUTS, "--workers", workers, "--out", figures
     )
     click.echo(f"Figures for {HERE / 'card.md'} are in {figures}.")
-
-
-def robopolicy(*arguments: object) -> None:
-    """Run a command of this package as a user would; 3 means that some items failed, which the figures count."""
-    program = Path(sys.executable).parent / "robopolicy"
-    done = subprocess.run([program, *map(str, arguments)], check=False)
-    if done.returncode not in (0, 3):
-        sys.exit(done.returncode)
-
-
-def ship(policy: Path, folder: Path) -> None:
-    """Copy a policy with its weights in 16 bits, all that the package needs and nothing of the training."""
-    from polydit.core.checkpoints.weights import save_half
-    from polydit.robopolicy.policy import RobotPolicy
-
-    save_half(RobotPolicy.from_pretrained(policy).network, folder / "network")
-    for name in FILES:
-        shutil.copyfile(policy / name, folder / name)
-    index = json.loads((policy / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
 if __name__ == "__main__":

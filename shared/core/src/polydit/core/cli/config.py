@@ -177,6 +177,15 @@ def _flatten(key: str, value: Any) -> Iterable[tuple[str, Any]]:
 # Nested settings onto a config dataclass
 
 
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as pairs with the keys of `--set`: the inverse of `apply_settings` on `asdict(config)`."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        nested = isinstance(value, Mapping)
+        pairs += dotted(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
+    return pairs
+
+
 def apply_settings(config: T, settings: Mapping[str, Any], *, where: str = "setting") -> T:
     """A copy of a (nested) dataclass with dotted keys changed: ``{"denoiser.width": 256}``.
 

@@ -6,7 +6,6 @@ weights under ``ema``. diffusers keeps DiT in a layout of its own (:func:`dit_fr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ import torch
 from torch import Tensor
 
 from polydit.core.checkpoints.keys import KeyMap, count_blocks
-from polydit.core.checkpoints.safe_pickle import load_pickled
+from polydit.core.checkpoints.published import read_weights
 from polydit.core.checkpoints.weights import load_strict
 from polydit.core.errors import CheckpointError
 from polydit.core.models.dit import DiT
-from polydit.core.nn.embeddings import sincos_grid
 
 __all__ = [
     "convert_dit",
@@ -27,7 +25,10 @@ __all__ = [
     "dit_from_published",
     "dit_to_published",
     "merge_modulation",
+    "published_heads",
+    "read_published",
     "split_modulation",
+    "transfer_blocks",
 ]
 
 _PUBLISHED = KeyMap(
@@ -82,12 +83,7 @@ def convert_dit(path: Path, *, system: str = "dit", heads: int | None = None, we
     Raises:
         CheckpointError: The file is not safe, damaged, or of another kind.
     """
-    content = load_pickled(path, inert=_TRAINING_NAMES)
-    state = content.get(weights, content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(
-            "not a DiT checkpoint", where=str(path), expected=f"tensors, or tensors under {weights!r}"
-        )
+    state = read_weights(path, kind="DiT", under=(weights,), inert=_TRAINING_NAMES)
     return dit_from_published(state, return_sigma=system == "dit", heads=heads, source=str(path))
 
 
@@ -113,17 +109,10 @@ def dit_from_published(
     Raises:
         CheckpointError: An entry is missing, unknown, or of a shape that does not fit.
     """
-    converted = _PUBLISHED.to_ours(merge_modulation(state, source=source), source=source)
-    convolution = converted.get("patch_embed.linear.weight")
-    if convolution is None or convolution.ndim != 4:
-        raise CheckpointError(
-            "not a DiT checkpoint", where=source, expected="x_embedder.proj.weight of four axes"
-        )
-    converted["patch_embed.linear.weight"] = convolution.flatten(1)
+    converted, sizes = read_published(state, source=source, sample_size=sample_size)
     model = DiT(
-        **_read_sizes(converted, convolution, source),
-        sample_size=sample_size or _read_sample_size(state, convolution.shape[-1], source),
-        heads=heads or _published_heads(convolution.shape[0], source),
+        **sizes,
+        heads=heads or published_heads(sizes["width"], source),
         return_sigma=return_sigma,
         frequency_shift=frequency_shift,
     )
@@ -131,12 +120,38 @@ def dit_from_published(
     return model.eval()
 
 
+def read_published(
+    state: Mapping[str, Tensor], *, source: str = "the checkpoint", sample_size: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights in our layout, and the constructor's arguments that their shapes tell, for images and for volumes.
+
+    Args:
+        state: Published names and shapes.
+        source: Where it comes from, for messages.
+        sample_size: Cells per axis; None reads it from ``pos_embed``.
+
+    Raises:
+        CheckpointError: As :func:`dit_from_published`.
+    """
+    converted = _PUBLISHED.to_ours(merge_modulation(state, source=source), source=source)
+    convolution = converted.get("patch_embed.linear.weight")
+    if convolution is None or convolution.ndim not in (4, 5):
+        raise CheckpointError(
+            "not a DiT checkpoint", where=source, expected="x_embedder.proj.weight of four or five axes"
+        )
+    converted["patch_embed.linear.weight"] = convolution.flatten(1)
+    sizes = _read_sizes(converted, convolution, source)
+    axes = convolution.ndim - 2
+    cells = sample_size or _read_sample_size(state, convolution.shape[-1], axes, source)
+    return converted, {**sizes, "sample_size": cells if axes == 2 else (cells,) * axes}
+
+
 def dit_to_published(model: DiT) -> dict[str, Tensor]:
     """The state dict that facebookresearch/DiT and SiT load: the inverse of :func:`dit_from_published`."""
-    patch, channels = model.config.patch_size, model.config.in_channels
     state = _PUBLISHED.to_theirs(model.state_dict())
-    state["x_embedder.proj.weight"] = state["x_embedder.proj.weight"].unflatten(1, (channels, patch, patch))
-    state["pos_embed"] = sincos_grid(model.grid, model.config.width)[None]
+    kernel = (model.config.in_channels, *model.patch)
+    state["x_embedder.proj.weight"] = state["x_embedder.proj.weight"].unflatten(1, kernel)
+    state["pos_embed"] = model.positions[None].clone()
     return split_modulation(state, depth=model.config.depth)
 
 
@@ -200,9 +215,31 @@ def split_modulation(state: Mapping[str, Tensor], depth: int) -> dict[str, Tenso
     return split
 
 
+def transfer_blocks(target: DiT, source: DiT) -> None:
+    """Start `target` from the blocks of `source`, their modulation included; embedders and final layer stay.
+
+    What DiT-3D does with the weights of DiT-XL/2 (Mo et al. 2023, section 3.4): a block does not know how many axes the
+    grid has, nor how large its patches are.
+
+    Raises:
+        CheckpointError: The blocks are not of one size.
+    """
+    shared = ("width", "depth", "heads", "mlp_ratio", "modulation")
+    other = {k: (source.config[k], target.config[k]) for k in shared if source.config[k] != target.config[k]}
+    if other:
+        named = ", ".join(f"{key} {mine} into {theirs}" for key, (mine, theirs) in other.items())
+        raise CheckpointError(f"blocks of another size cannot be transferred: {named}")
+    target.blocks.load_state_dict(source.blocks.state_dict())
+    rows = 6 * source.config.depth * source.config.width
+    for name, value in source.modulator.state_dict().items():
+        mine = target.modulator.get_parameter(name)
+        if name != "final":  # the head's own
+            mine.data[:rows] = value[:rows]
+
+
 def _read_sizes(converted: Mapping[str, Tensor], convolution: Tensor, source: str) -> dict[str, Any]:
     """The constructor's arguments that shapes tell."""
-    width, channels, patch, _ = convolution.shape
+    width, channels, patch, axes = *convolution.shape[:3], convolution.ndim - 2
     try:
         return {
             "patch_size": patch,
@@ -211,19 +248,30 @@ def _read_sizes(converted: Mapping[str, Tensor], convolution: Tensor, source: st
             "depth": count_blocks(converted),
             "mlp_ratio": converted["blocks.0.mlp.fc1.bias"].shape[0] / width,
             "num_classes": converted["label_embed.weight"].shape[0] - 1,
-            "learn_sigma": converted["final.linear.bias"].shape[0] == 2 * channels * patch**2,
+            "learn_sigma": converted["final.linear.bias"].shape[0] == 2 * channels * patch**axes,
         }
     except KeyError as missing:
         raise CheckpointError(f"{missing.args[0]} is missing", where=source) from None
 
 
-def _read_sample_size(state: Mapping[str, Tensor], patch: int, source: str) -> int:
+def _read_sample_size(state: Mapping[str, Tensor], patch: int, axes: int, source: str) -> int:
     if "pos_embed" not in state:
         raise CheckpointError("pos_embed is missing", where=source)
-    return math.isqrt(state["pos_embed"].shape[1]) * patch
+    tokens = state["pos_embed"].shape[1]
+    side = round(tokens ** (1 / axes))
+    if side**axes != tokens:
+        raise CheckpointError(
+            f"pos_embed has {tokens} tokens", where=source, expected=f"a grid of {axes} equal sides"
+        )
+    return side * patch
 
 
-def _published_heads(width: int, source: str) -> int:
+def published_heads(width: int, source: str) -> int:
+    """Attention heads of the published size that has this width.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     if width not in _HEADS:
         raise CheckpointError(
             f"weights of width {width} do not tell the number of heads", where=source, hint="Give it"

@@ -19,6 +19,7 @@ from polydit.core.nn.block import BlockConfig, DiTBlock, FinalLayer, init_transf
 from polydit.core.nn.embeddings import LabelEmbedding, TimeEmbedding, sincos_grid
 from polydit.core.nn.modulation import MODULATIONS, ModulationTable
 from polydit.core.nn.patchify import PatchEmbed, unpatchify
+from polydit.core.nn.patterns import Window
 
 
 class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
@@ -39,7 +40,15 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         learn_sigma: The network has twice the channels; the second half is DiT's learned variance.
         return_sigma: Whether `forward` returns that second half. DiT: True. SiT: False.
         modulation: "adaln" as published, or "adaln_single".
+        out_channels: Channels of the prediction; None = `in_channels`.
+        feed_forward: A kind of `BlockConfig.feed_forward`. Published in 2D: "gelu_tanh"; DiT-3D: "gelu".
+        window: Tokens per axis of the windows that attention stays in; 0 = none.
+        window_blocks: Blocks that have windows; the others see everything (ViTDet: Li et al. 2022).
+        slowest_first: Order of the axes in the channels of the positions; see `sincos_grid`. DiT-3D: True.
         frequency_shift: 0 as published; 1 for weights trained in diffusers' own class.
+
+    Raises:
+        ValueError: The patch does not divide the grid, or the window not the grid of patches.
     """
 
     _repeated_blocks = ["DiTBlock"]  # noqa: RUF012  diffusers reads class-level lists
@@ -62,16 +71,26 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         return_sigma: bool = True,
         modulation: str = "adaln",
         frequency_shift: float = 0.0,
+        out_channels: int | None = None,
+        feed_forward: str = "gelu_tanh",
+        window: int = 0,
+        window_blocks: Sequence[int] = (),
+        slowest_first: bool = False,
     ) -> None:
         super().__init__()
         cells = (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
         self.patch = (patch_size,) * len(cells)
+        if any(cell % patch_size for cell in cells):
+            raise ValueError(f"the patch {patch_size} does not divide the grid {cells}")
         self.grid = tuple(cell // patch_size for cell in cells)
-        self.out_channels = in_channels * (2 if learn_sigma else 1)
-        block = BlockConfig(width=width, heads=heads, mlp_ratio=mlp_ratio)
+        self.out_channels = (out_channels or in_channels) * (2 if learn_sigma else 1)
+        block = BlockConfig(width=width, heads=heads, mlp_ratio=mlp_ratio, feed_forward=feed_forward)
+        windows = Window(self.grid, (window,) * len(cells)) if window else None
+        self.patterns = [windows if index in window_blocks else None for index in range(depth)]
 
         self.patch_embed = PatchEmbed(in_channels, self.patch, width)
-        self.register_buffer("positions", sincos_grid(self.grid, width), persistent=False)
+        positions = sincos_grid(self.grid, width, slowest_first=slowest_first)
+        self.register_buffer("positions", positions, persistent=False)
         self.time_embed = TimeEmbedding(width, frequency_shift=frequency_shift)
         self.label_embed = LabelEmbedding(num_classes + 1, width, null=num_classes)
         self.modulator = MODULATIONS[modulation](width, depth)
@@ -110,9 +129,11 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         tokens = self.patch_embed(hidden_states) + self.positions
         for index, block in enumerate(self.blocks):
             if self.gradient_checkpointing and self.training:
-                tokens = self._gradient_checkpointing_func(block, tokens, modulation.blocks[:, index])
+                tokens = self._gradient_checkpointing_func(
+                    block, tokens, modulation.blocks[:, index], self.patterns[index]
+                )
             else:
-                tokens = block(tokens, modulation.blocks[:, index])
+                tokens = block(tokens, modulation.blocks[:, index], self.patterns[index])
         sample = unpatchify(self.final(tokens, modulation.final), self.grid, self.patch)
         if self.config.learn_sigma and not self.config.return_sigma:
             sample = sample.chunk(2, dim=1)[0]

@@ -67,7 +67,9 @@ def drop_labels(
     return torch.where(draw.to(labels.device) < probability, null, labels)
 
 
-def sincos_grid(grid: Sequence[int], width: int) -> Float[Tensor, "n d"]:
+def sincos_grid(
+    grid: Sequence[int], width: int, *, slowest_first: bool = False
+) -> Float[Tensor, "n d"]:
     """Fixed [sin | cos] position table of a 1-3D grid, rows in row-major order (Vaswani et al. 2017, section 3.5).
 
     The width is shared evenly among the axes, the fastest axis first: for images the first half of the channels
@@ -76,6 +78,7 @@ def sincos_grid(grid: Sequence[int], width: int) -> Float[Tensor, "n d"]:
     Args:
         grid: Tokens per axis.
         width: d; a multiple of 2 · number of axes.
+        slowest_first: The first channels encode the slowest axis, as in DiT-3D.
 
     Raises:
         ValueError: If the width cannot be shared evenly.
@@ -83,7 +86,8 @@ def sincos_grid(grid: Sequence[int], width: int) -> Float[Tensor, "n d"]:
     if width % (2 * len(grid)):
         raise ValueError(f"width {width} is not a multiple of {2 * len(grid)} for a grid of {len(grid)} axes")
     axes = torch.meshgrid(*(torch.arange(g, dtype=torch.float64) for g in grid), indexing="ij")
-    return torch.cat([sincos(axis.flatten(), width // len(grid)) for axis in reversed(axes)], dim=1)
+    ordered = axes if slowest_first else tuple(reversed(axes))
+    return torch.cat([sincos(axis.flatten(), width // len(grid)) for axis in ordered], dim=1)
 
 
 def sincos(positions: Float[Tensor, " n"] | Int[Tensor, " n"], width: int) -> Float[Tensor, "n d"]:

@@ -90,6 +90,25 @@ class Groups(Pattern):
         return self.sees[:, self.kinds[:, None], self.kinds[None, :]][:, None]
 
 
+@dataclass(frozen=True, eq=False)
+class Causal(Pattern):
+    """Tokens attend to themselves and to those before them.
+
+    Args:
+        allowed: True where they do; `of` makes it.
+    """
+
+    allowed: Bool[Tensor, "1 1 n n"]
+
+    @classmethod
+    def of(cls, tokens: int, device: torch.device) -> Causal:
+        """The pattern of a sequence of `tokens`."""
+        return cls(torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device=device).tril())
+
+    def mask(self) -> Bool[Tensor, "1 1 n n"]:
+        return self.allowed
+
+
 @dataclass(frozen=True)
 class Window(Pattern):
     """Tokens of a 1-3D grid attend within non-overlapping windows.

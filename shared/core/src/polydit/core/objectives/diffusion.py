@@ -41,12 +41,19 @@ class GaussianDiffusion:
     Args:
         betas: β_t in float64; `GaussianDiffusion.linear()` gives those of DiT.
         prediction: What the network returns. Its loss is the plain squared error of that quantity.
+        precision: Of the tables, once ᾱ is computed. np.float32 rounds as PVD and DiT-3D do, which moves the samples
+            of the last two steps by up to 4e-3.
     """
 
-    def __init__(self, betas: Float[np.ndarray, " t"], prediction: Prediction = "epsilon") -> None:
-        self.betas, self.prediction = betas, prediction
-        self.alphas_cumprod = np.cumprod(1.0 - betas)
-        self._previous = np.concatenate([[1.0], self.alphas_cumprod[:-1]])
+    def __init__(
+        self,
+        betas: Float[np.ndarray, " t"],
+        prediction: Prediction = "epsilon",
+        precision: type[np.floating] = np.float64,
+    ) -> None:
+        self.betas, self.prediction = betas.astype(precision), prediction
+        self.alphas_cumprod = np.cumprod(1.0 - betas).astype(precision)
+        self._previous = np.concatenate([np.ones(1, precision), self.alphas_cumprod[:-1]])
 
     @classmethod
     def linear(cls, steps: int = 1000, prediction: Prediction = "epsilon") -> GaussianDiffusion:
@@ -80,13 +87,11 @@ class GaussianDiffusion:
         """x̂₀ from the network's prediction."""
         if self.prediction == "sample":
             return prediction
+        if self.prediction == "epsilon":
+            inverse = 1.0 / self.alphas_cumprod
+            return self._at(inverse**0.5, t, x_t) * x_t - self._at((inverse - 1.0) ** 0.5, t, x_t) * prediction
         signal = self._at(self.alphas_cumprod**0.5, t, x_t)
-        sigma = self._at((1.0 - self.alphas_cumprod) ** 0.5, t, x_t)
-        return (
-            signal * x_t - sigma * prediction
-            if self.prediction == "v"
-            else (x_t - sigma * prediction) / signal
-        )
+        return signal * x_t - self._at((1.0 - self.alphas_cumprod) ** 0.5, t, x_t) * prediction
 
     def posterior(
         self, data: Tensor, x_t: Tensor, t: Int[Tensor, " b"], v: Tensor | None = None

@@ -35,6 +35,7 @@ def denoise(
     self_condition: bool = False,
     finish_with_prediction: bool = False,
     fresh_noise: Callable[[], Float[Tensor, " b *rest"]] | None = None,
+    after_step: Callable[[Float[Tensor, " b *rest"], int], Float[Tensor, " b *rest"]] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     **step_options: object,
 ) -> Float[Tensor, " b *rest"]:
@@ -51,6 +52,8 @@ def denoise(
         fresh_noise: With "data": draws noise for the stochastic sampler, which keeps nothing of the old noise,
             x ← (1 - sigma') x̂₁ + sigma' ε, and so mends its earlier errors. The same as `stochastic_sampling` of
             diffusers' flow scheduler, whose noise cannot come from the items' own generators.
+        after_step: Given the sample after each step and the number of the next call; returns the sample to go on with.
+            So a part that is known can be put back.
         on_step: Told (calls done, calls in all) after each call.
         step_options: For `scheduler.step`, such as `eta` or `generator`.
 
@@ -69,6 +72,8 @@ def denoise(
         else:
             output = (x - predicted) / scheduler.sigmas[index].to(x) if prediction == "data" else predicted
             x = scheduler.step(output, timestep, x, return_dict=False, **step_options)[0]
+        if after_step is not None:
+            x = after_step(x, index + 1)
         previous = predicted if self_condition else None
         if on_step is not None:
             on_step(index + 1, calls)

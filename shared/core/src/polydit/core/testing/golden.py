@@ -13,7 +13,7 @@ Every random number comes from ``numpy.random.RandomState``, whose streams never
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,12 @@ class GoldenCase:
         """Names of the outputs that the case has figures of."""
         return tuple(self.spec["outputs"])
 
-    def compare(self, outputs: Mapping[str, Tensor]) -> dict[str, float]:
+    def compare(self, outputs: Mapping[str, Tensor], relative: Collection[str] = ()) -> dict[str, float]:
         """Checks every output of the case and returns the worst deviation of each.
+
+        Args:
+            outputs: What our model gives, by the names of the case.
+            relative: Outputs of large numbers, which the case's notes say to compare relatively.
 
         Raises:
             GoldenMismatchError: An output is missing, or :meth:`check` refuses it.
@@ -99,17 +103,18 @@ class GoldenCase:
         missing = [name for name in self.output_names if name not in outputs]
         if missing:
             raise GoldenMismatchError(f"{self.name}: not computed: {', '.join(missing)}")
-        return {name: self.check(name, outputs[name]) for name in self.output_names}
+        return {name: self.check(name, outputs[name], name in relative) for name in self.output_names}
 
-    def check(self, name: str, got: Tensor) -> float:
+    def check(self, name: str, got: Tensor, relative: bool = False) -> float:
         """Compares one output with its figures.
 
         Args:
             name: An entry of :attr:`output_names`.
             got: What our model gives, in the published shape.
+            relative: Divide the deviation of a stored value above 1 by that value.
 
         Returns:
-            The worst absolute deviation among the stored values, the mean and the standard deviation.
+            The worst deviation among the stored values, the mean and the standard deviation.
 
         Raises:
             GoldenMismatchError: Another shape, a value that is not finite, or a deviation above the tolerance.
@@ -122,6 +127,8 @@ class GoldenCase:
         flat = got.detach().cpu().double().flatten().numpy()
         values, expected = flat[figures["at"]], np.asarray(figures["values"], dtype=np.float64)
         deviations = np.abs(values - expected)
+        if relative:
+            deviations /= np.maximum(1.0, np.abs(expected))
         worst = int(deviations.argmax())  # a NaN counts as the largest
         if not deviations[worst] <= self.tolerance:
             at = figures["at"][worst]
