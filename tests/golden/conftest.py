@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +57,12 @@ def adapter(case: GoldenCase) -> Callable[[GoldenCase], Mapping[str, Tensor]]:
     if module is None:
         pytest.skip(f"{NO_ADAPTER}tests/golden/adapters/{case.system}.py")
     return module.outputs
+
+
+@pytest.fixture
+def relative(case: GoldenCase) -> Collection[str]:
+    """Outputs that the adapter names in ``RELATIVE``, since the case's notes say to compare them relatively."""
+    return getattr(load_adapter(case.system), "RELATIVE", ())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,0 +1,69 @@
+"""Points to a grid of cells and back: what lets a grid transformer work on clouds (DiT-3D, section 3.2).
+
+Both directions compute what the CUDA kernels of the published code compute, in plain torch and always in float32.
+Shapes: b clouds, n points, c channels, r cells per axis.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Below this extent all points of a cloud lie in one place, and dividing by it says nothing.
+_SMALLEST_RADIUS = 1e-6
+
+
+def voxel_coordinates(points: Float[Tensor, "b n 3"], resolution: int) -> Float[Tensor, "b n 3"]:
+    """Where each point lies in the grid, in cells: [0, r - 1].
+
+    Each cloud is centred on its mean and scaled by twice its largest radius (published, with eps = 0: a cloud whose
+    points are all the same is divided by zero there; here it lies in the middle). No gradient goes through.
+    """
+    with torch.no_grad():
+        points = points.float()
+        centred = points - points.mean(1, keepdim=True)
+        radius = centred.norm(dim=2).amax(1).clamp(min=_SMALLEST_RADIUS)
+        unit = (centred / (2.0 * radius[:, None, None]) + 0.5).nan_to_num(nan=0.5)  # a bad cloud fails alone
+        return (unit * resolution).clamp(0, resolution - 1)
+
+
+def voxelize(
+    features: Float[Tensor, "b n c"], coordinates: Float[Tensor, "b n 3"], resolution: int
+) -> Float[Tensor, "b c r r r"]:
+    """The mean of the features in each cell; 0 where no point is. A point belongs to the cell it is nearest to."""
+    b, _, c = features.shape
+    cells = _cell_index(coordinates, resolution)
+    count = torch.zeros(b * resolution**3, device=features.device)
+    count.index_add_(0, cells, torch.ones_like(cells, dtype=torch.float32))
+    share = features.float().flatten(0, 1) / count[cells, None]
+    grid = torch.zeros(b * resolution**3, c, device=features.device).index_add(0, cells, share)
+    return grid.view(b, resolution, resolution, resolution, c).permute(0, 4, 1, 2, 3)
+
+
+def occupancy(coordinates: Float[Tensor, "b n 3"], resolution: int) -> Float[Tensor, "b 1 r r r"]:
+    """How many points each cell holds."""
+    cells = _cell_index(coordinates, resolution)
+    count = torch.zeros(len(coordinates) * resolution**3, device=coordinates.device)
+    count.index_add_(0, cells, torch.ones_like(cells, dtype=torch.float32))
+    return count.view(-1, 1, resolution, resolution, resolution)
+
+
+def devoxelize(
+    grid: Float[Tensor, "b c r r r"], coordinates: Float[Tensor, "b n 3"]
+) -> Float[Tensor, "b n c"]:
+    """The grid's value at each point, trilinear between the centres of cells."""
+    # grid_sample wants the fastest axis first and [-1, 1] between the first and the last centre
+    where = coordinates.flip(-1) * (2.0 / (grid.shape[-1] - 1)) - 1.0
+    found = F.grid_sample(
+        grid.float(), where[:, :, None, None], mode="bilinear", padding_mode="border", align_corners=True
+    )
+    return found[..., 0, 0].transpose(1, 2)
+
+
+def _cell_index(coordinates: Float[Tensor, "b n 3"], resolution: int) -> Int[Tensor, " bn"]:
+    """The cell of each point in a flat list of all clouds' cells, x the slowest axis. Ties go to the even cell."""
+    x, y, z = coordinates.round().long().unbind(-1)
+    first = torch.arange(len(coordinates), device=coordinates.device)[:, None] * resolution**3
+    return (first + (x * resolution + y) * resolution + z).flatten()
