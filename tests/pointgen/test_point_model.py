@@ -54,6 +54,16 @@ def test_devoxelize_is_exact_for_a_linear_field_and_sends_gradients_to_the_grid_
     torch.testing.assert_close(grid.grad.sum(), torch.tensor(float(found.numel())))
 
 
+def test_a_grid_of_fixed_extent_does_not_follow_the_cloud() -> None:
+    points = cloud()
+    fixed = voxel_coordinates(points, 8, 2.0)
+    torch.testing.assert_close(voxel_coordinates(torch.zeros(1, 3, 3), 8, 2.0), torch.full((1, 3, 3), 4.0))
+    farther = torch.cat([points, torch.full((2, 1, 3), 50.0)], dim=1)
+    assert torch.equal(voxel_coordinates(farther, 8, 2.0)[:, :-1], fixed)
+    assert (voxel_coordinates(farther, 8, 2.0)[:, -1] == 7).all()
+    assert not torch.equal(voxel_coordinates(farther, 8)[:, :-1], voxel_coordinates(points, 8))
+
+
 def test_a_cloud_in_one_place_gives_numbers() -> None:
     model = awake(PointDiT(**TINY))
     found = model(torch.full((1, 5, 3), 7.0), torch.zeros(1), torch.zeros(1, dtype=torch.long))

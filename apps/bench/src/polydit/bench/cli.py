@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PARTS = ("forward", "overhead", "job", "precision", "memory", "help", "training")
 MODE_PARTS = ("cache", "dense")
+POINTGEN_PARTS = ("chamfer", "windows", "transfer")
 
 quick_option = click.option(
     "--quick", is_flag=True, help="Fewer samples, steps and rounds; the same ratios, less steady."
@@ -36,6 +37,7 @@ out_option = click.option("--out", "-o", type=click.Path(path_type=Path, file_ok
             "polydit.bench.cli:mode",
             "MoDE's robot policy: its expert cache, and experts beside a dense network.",
         ),
+        "pointgen": ("polydit.bench.cli:pointgen", "Point clouds: the metrics, windows, 2D to 3D transfer."),
     },
     distributions=("polydit-bench", "polydit-core", "torch"),
     invoke_without_command=True,
@@ -48,10 +50,12 @@ def polydit_bench(ctx: click.Context) -> None:
     polydit-bench molgen --quick
     polydit-bench molgen --only forward --only job --out bench/
     polydit-bench mode
+    polydit-bench pointgen --clouds 200
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(molgen)
         ctx.invoke(mode)
+        ctx.invoke(pointgen)
 
 
 @click.command()
@@ -86,6 +90,29 @@ def mode(quick: bool, only: tuple[str, ...], out: Path | None, output: Output) -
     2 minutes on one idle core, with --quick half a minute.
     """
     _run(only or MODE_PARTS, partial(_measure_mode, quick=quick), quick, out, output)
+
+
+@click.command()
+@quick_option
+@click.option("--only", type=click.Choice(POINTGEN_PARTS), multiple=True, show_default="all",
+              help="Parts to measure.")  # fmt: skip
+@click.option("--clouds", type=click.IntRange(min=16), default=None, show_default="200, or 60 with --quick",
+              help="Clouds of each of the two sets.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), default=2, help="Our processes, and torch's threads.")
+@out_option
+@output_options
+def pointgen(
+    quick: bool, only: tuple[str, ...], clouds: int | None, workers: int, out: Path | None, output: Output
+) -> None:
+    """Measure 1-NNA's speed, attention in windows, and a start from pictures' weights.
+
+    chamfer: 1-NNA with the Chamfer distance against torch.cdist(...).min on the same parametric clouds; the plain side
+    would take about an hour, so it is timed on some pairs in the same run. windows: attention in 3D windows against
+    attention to all tokens, with the same weights. transfer: blocks of a network of pictures as the start of one of
+    clouds, against none. The whole takes about 15 minutes of two idle cores, with --quick one.
+    """
+    measure = partial(_measure_pointgen, quick=quick, clouds=clouds, workers=workers)
+    _run(only or POINTGEN_PARTS, measure, quick, out, output)
 
 
 def _run(
@@ -137,6 +164,20 @@ def _measure_mode(part: str, *, quick: bool) -> Iterator[Row]:
     from polydit.bench.mode import cache_rows, dense_rows
 
     yield from {"cache": cache_rows, "dense": dense_rows}[part](quick=quick)
+
+
+def _measure_pointgen(part: str, *, quick: bool, clouds: int | None, workers: int) -> Iterator[Row]:
+    """The rows of one part of pointgen's bench."""
+    from polydit.bench.chamfer import chamfer_rows
+    from polydit.bench.point_transfer import transfer_rows
+    from polydit.bench.point_windows import window_rows
+
+    measures: dict[str, Callable[[], Iterator[Row]]] = {
+        "chamfer": lambda: chamfer_rows(quick=quick, clouds=clouds, workers=workers),
+        "windows": lambda: window_rows(quick=quick),
+        "transfer": lambda: transfer_rows(quick=quick),
+    }
+    yield from measures[part]()
 
 
 def _write(out: Path, rows: list[Row], circumstances: dict[str, Any]) -> None:

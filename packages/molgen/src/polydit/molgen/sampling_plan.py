@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Literal
 
-from polydit.core.cli.options import Shard
 from polydit.core.errors import InputError
+from polydit.core.jobs.plan import Plan
 from polydit.core.jobs.seeds import item_seed, item_uniform
 from polydit.molgen.formulas import FormulaDistribution
 
@@ -124,36 +124,19 @@ class BatchLimit:
         return max(1, min(counts))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingPlan:
+@dataclass(frozen=True, kw_only=True)
+class SamplingPlan(Plan[PlannedSample]):
     """The structures of one call, drawn when they are asked for.
 
     Args:
         kind: "molecule" or "crystal".
-        num_samples: Structures of the whole run.
         sizes: Where numbers of atoms are drawn from.
         formulas: Where formulas are drawn from, once the size is known; None = none is asked for.
-        seed: Base seed.
-        shard: The part of the run that this call does; None = all of it.
-        limit: At most so many of them, the first; None = all.
     """
 
     kind: Kind
-    num_samples: int
     sizes: SizeDistribution
     formulas: FormulaDistribution | None = None
-    seed: int = 0
-    shard: Shard | None = None
-    limit: int | None = None
-
-    @property
-    def _indices(self) -> range:
-        first, step = (self.shard.index, self.shard.count) if self.shard else (0, 1)
-        indices = range(first, self.num_samples, step)
-        return indices if self.limit is None else indices[: self.limit]
-
-    def __len__(self) -> int:
-        return len(self._indices)
 
     def sample(self, index: int) -> PlannedSample:
         """Structure `index` of the run, from 0."""
@@ -163,9 +146,6 @@ class SamplingPlan:
         if self.formulas is not None:
             formula = self.formulas.draw(num_atoms, item_uniform(self.seed, f"{name}/formula"))
         return PlannedSample(index, name, item_seed(self.seed, name), num_atoms, formula)
-
-    def __iter__(self) -> Iterator[PlannedSample]:
-        return map(self.sample, self._indices)
 
     def batches(self, limit: BatchLimit) -> Iterator[Sequence[PlannedSample]]:
         """Batches of similar sizes: windows of the run, each sorted and cut, the largest first.

@@ -114,6 +114,7 @@ def build_network(settings: NetworkSettings, num_classes: int) -> PointDiT:
         window=settings.window,
         window_blocks=settings.window_blocks,
         modulation=settings.modulation,
+        extent=settings.extent,
         occupancy=settings.occupancy,
         point_channels=settings.point_channels,
     )

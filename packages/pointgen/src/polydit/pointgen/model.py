@@ -73,6 +73,7 @@ class PointDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         window_blocks: Blocks that have windows. Published: every third, but as published no block ever had any, so a
             published checkpoint of the window model needs () here.
         modulation: "adaln" as published, or "adaln_single".
+        extent: Half the side of the grid, of normalised clouds; 0 as published: the grid fits each cloud.
         occupancy: Whether the network also sees how many points a cell holds. Published: False.
         point_channels: Channels that each point reads from the grid for a small network of its own, which also knows
             where in its cell the point lies (PVCNN's second branch: Liu et al. 2019). 0 as published: the grid itself
@@ -99,6 +100,7 @@ class PointDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         window: int = 0,
         window_blocks: Sequence[int] = (),
         modulation: str = "adaln",
+        extent: float = 0.0,
         occupancy: bool = False,
         point_channels: int = 0,
     ) -> None:
@@ -150,7 +152,7 @@ class PointDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
             modulation: From `modulate`, one row per cloud; then time and labels are not needed.
         """
         resolution = self.config.voxels
-        coordinates = voxel_coordinates(points, resolution)
+        coordinates = voxel_coordinates(points, resolution, self.config.extent)
         grid = voxelize(points, coordinates, resolution)
         if self.config.occupancy:
             # a surface cell of 2048 points holds a handful

@@ -29,7 +29,7 @@ SOLVERS: dict[str, tuple[Solver, ...]] = {  # of each stored scheduler, the firs
     "FlowMatchEulerDiscreteScheduler": ("dpm++", "euler"),
     "DDPMScheduler": ("ddpm", "ddim", "dpm++"),
 }
-LOWEST, HIGHEST = 0.02, 40.0  # noise levels that sampling visits, for data of deviation 1
+LOWEST, HIGHEST = 0.02, 80.0  # noise levels that sampling visits, for data of deviation 1
 
 _STEPS = 1000
 # first and last beta, and the share of the steps in which one becomes the other (DiT-3D, get_betas)

@@ -15,18 +15,28 @@ from torch import Tensor
 _SMALLEST_RADIUS = 1e-6
 
 
-def voxel_coordinates(points: Float[Tensor, "b n 3"], resolution: int) -> Float[Tensor, "b n 3"]:
-    """Where each point lies in the grid, in cells: [0, r - 1].
+def voxel_coordinates(
+    points: Float[Tensor, "b n 3"], resolution: int, extent: float = 0.0
+) -> Float[Tensor, "b n 3"]:
+    """Where each point lies in the grid, in cells: [0, r - 1]. No gradient goes through.
 
-    Each cloud is centred on its mean and scaled by twice its largest radius (published, with eps = 0: a cloud whose
-    points are all the same is divided by zero there; here it lies in the middle). No gradient goes through.
+    Args:
+        points: Clouds.
+        resolution: Cells per axis r.
+        extent: Half the side of the grid around the origin; what lies beyond is in the outermost cells. A cell then means
+            the same place in every cloud. 0 as published: each cloud is centred on its mean and scaled by twice its
+            largest radius (with eps = 0: a cloud whose points are all the same is divided by zero there; here it lies
+            in the middle).
     """
     with torch.no_grad():
         points = points.float()
-        centred = points - points.mean(1, keepdim=True)
-        radius = centred.norm(dim=2).amax(1).clamp(min=_SMALLEST_RADIUS)
-        unit = (centred / (2.0 * radius[:, None, None]) + 0.5).nan_to_num(nan=0.5)  # a bad cloud fails alone
-        return (unit * resolution).clamp(0, resolution - 1)
+        if extent:
+            unit = points / (2.0 * extent) + 0.5
+        else:
+            centred = points - points.mean(1, keepdim=True)
+            radius = centred.norm(dim=2).amax(1).clamp(min=_SMALLEST_RADIUS)
+            unit = centred / (2.0 * radius[:, None, None]) + 0.5
+        return (unit * resolution).nan_to_num(nan=0.0).clamp(0, resolution - 1)  # a bad cloud fails alone
 
 
 def voxelize(

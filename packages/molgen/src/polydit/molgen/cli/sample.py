@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from polydit.core.cli.config import Option, effective_options
 from polydit.core.cli.options import (
-    MAY_DIFFER,
     CommaList,
-    Shard,
     checkpoint_option,
     guidance_scale_option,
     num_samples_option,
     num_steps_option,
+    report_option,
     run_options,
     seed_option,
 )
 from polydit.core.cli.output import Output
+from polydit.core.cli.sampling import Estimate, OnStep, SamplingCall, SamplingJob, Work
 from polydit.core.errors import InputError
-from polydit.core.jobs import Manifest, ManifestRecord, RunFolder, Tally, run_batches
+from polydit.core.jobs import RunFolder
 from polydit.molgen.checkpoint import Checkpoint
 from polydit.molgen.formulas import parse_formula
 from polydit.molgen.sampling_joined import joined_name, write_joined
-from polydit.molgen.sampling_plan import BatchLimit, SamplingPlan, SizeDistribution, padded_tokens
+from polydit.molgen.sampling_plan import (
+    BatchLimit,
+    PlannedSample,
+    SamplingPlan,
+    SizeDistribution,
+    padded_tokens,
+)
 
 if TYPE_CHECKING:
     from polydit.core.jobs.device import Device
-    from polydit.core.jobs.manifest import Status
     from polydit.molgen.data.writers import Format
     from polydit.molgen.pipeline import MolgenPipeline
     from polydit.molgen.sampling_cost import SamplingCost
@@ -41,68 +44,89 @@ FORMATS: Mapping[str, tuple[Format, ...]] = {
     "molecule": ("sdf", "xyz", "extxyz"),
     "crystal": ("cif", "extxyz"),
 }
-REPORT, FIGURES = "report.html", "figures.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Call:
-    """The options of one call, as click gives them."""
-
+class _Call(SamplingCall):
     kind: Literal["molecule", "crystal"]
     num_samples: int
     atoms: str
     formula: str
     spacegroup: int | None
-    num_steps: int | None
-    guidance_scale: float | None
-    seed: int
-    formats: tuple[Format, ...] | None
-    checkpoint: str | None
-    report: bool
-    out: Path
-    overwrite: bool
-    batch_size: int | Literal["auto"]
-    device: str
-    dtype: str
-    shard: Shard | None
-    limit: int | None
-    fail_fast: bool
-    retry_failed: bool
-    dry_run: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A call with everything filled in that its checkpoint says."""
+@dataclass(frozen=True, kw_only=True)
+class _Job(SamplingJob[PlannedSample]):
+    command = "molgen sample"
 
     call: _Call
-    checkpoint: Checkpoint
     plan: SamplingPlan
-    formats: tuple[Format, ...]
-    num_steps: int
-    guidance_scale: float
 
     @property
-    def kinds(self) -> str:
+    def noun(self) -> str:
         return f"{self.call.kind}s"
 
-    def cost(self) -> SamplingCost:
+    def batches(self, device: Device) -> Iterator[Sequence[PlannedSample]]:
+        return self.plan.batches(self._batch_limit(device))
+
+    def weight(self, batch: Sequence[PlannedSample]) -> int:
+        return padded_tokens(batch)
+
+    def load(self, device: Device, on_step: OnStep) -> Work[PlannedSample]:
+        from polydit.molgen.sampling_run import Sampler
+
+        return Sampler(
+            pipeline=_load(self, device),
+            kind=self.call.kind,
+            formats=self.formats,
+            num_steps=self.num_steps,
+            guidance_scale=self.guidance_scale,
+            spacegroup=self.call.spacegroup or 0,
+            model=self.model,
+            on_step=on_step,
+        )
+
+    def joined_names(self) -> list[str]:
+        return [joined_name(self.call.kind, name) for name in self.formats]
+
+    def write_joined(self, folder: RunFolder) -> list[str]:
+        return write_joined(folder, self.call.kind, self.formats)
+
+    def write_report(self) -> None:
+        from polydit.molgen.report import write_report
+
+        write_report(self.call.out)
+
+    def estimate(self, missing: int, device: Device) -> Estimate:
+        cost, tokens = self._cost(), self._tokens_per_batch(device)
+        seconds = cost.seconds(missing, self.plan.sizes.mean, device)
+        return Estimate(cost.parameters, seconds, cost.memory_bytes(tokens), f"{tokens} atoms")
+
+    def facts(self, device: Device) -> tuple[dict[str, Any], str]:
+        sizes = self.plan.sizes
+        smallest, largest = sizes.sizes[0], sizes.sizes[-1]
+        record = {
+            "kind": self.call.kind,
+            "atoms": [smallest, largest],
+            "mean_atoms": sizes.mean,
+            "tokens_per_batch": self._tokens_per_batch(device),
+        }
+        return record, f"of {smallest} to {largest} atoms, {sizes.mean:.1f} on average"
+
+    def _cost(self) -> SamplingCost:
         from polydit.molgen.sampling_cost import SamplingCost
 
         scale = self.guidance_scale
         return SamplingCost.read(self.checkpoint.path, num_steps=self.num_steps, guidance_scale=scale)
 
-    def batch_limit(self, device: Device) -> BatchLimit:
+    def _batch_limit(self, device: Device) -> BatchLimit:
         if self.call.batch_size == "auto":
-            return BatchLimit(tokens=self.cost().tokens_per_batch(device))
+            return BatchLimit(tokens=self._cost().tokens_per_batch(device))
         return BatchLimit(items=self.call.batch_size)
 
-    def missing(self, manifest: Manifest) -> int:
-        """How many structures this call has to make."""
-        done: tuple[Status, ...] = ("ok",) if self.call.retry_failed else ("ok", "failed")
-        if not any(manifest.count(status) for status in done):
-            return len(self.plan)
-        return sum(manifest.status(sample.id) not in done for sample in self.plan)
+    def _tokens_per_batch(self, device: Device) -> int:
+        largest = self.plan.sizes.sizes[-1]
+        return self._batch_limit(device).most(largest) * largest
 
 
 @click.command()
@@ -128,7 +152,7 @@ class _Job:
     show_default="sdf for molecules, cif for crystals", help="File formats, separated by commas.",
 )  # fmt: skip
 @checkpoint_option
-@click.option("--report/--no-report", default=True, help=f"Write {REPORT} at the end.")
+@report_option
 @run_options
 @click.pass_context
 def sample(ctx: click.Context, /, output: Output, **values: Any) -> None:
@@ -144,21 +168,7 @@ def sample(ctx: click.Context, /, output: Output, **values: Any) -> None:
     --num-samples adds to a run: structure k is the same whatever the batch size, the shard and the number of
     samples.
     """
-    job = _prepare(_Call(**values))
-    if job.call.dry_run:
-        _print_plan(job, output)
-        return
-    with _open_folder(job, effective_options(ctx)) as folder:
-        tally = _make_missing(job, folder, output)
-        products = write_joined(folder, job.call.kind, job.formats)
-        _warn_of_failures(folder, output)
-    if job.call.report:
-        from polydit.molgen.report import write_report
-
-        write_report(job.call.out)
-        products += [FIGURES, REPORT]
-    _print_summary(job, tally, products, output)
-    ctx.exit(tally.exit_code)
+    _prepare(_Call(**values)).run(ctx, output)
 
 
 def _prepare(call: _Call) -> _Job:
@@ -182,13 +192,15 @@ def _prepare(call: _Call) -> _Job:
         shard=call.shard,
         limit=call.limit,
     )
-    if call.device not in ("auto", "cpu"):  # these two are always there, and cost no import of torch to know
-        from polydit.core.jobs.device import choose_device
-
-        choose_device(call.device)
-    num_steps = checkpoint.num_steps if call.num_steps is None else call.num_steps
-    scale = checkpoint.guidance_scale if call.guidance_scale is None else call.guidance_scale
-    return _Job(call, checkpoint, plan, formats, num_steps, scale)
+    call.check_device()
+    return _Job(
+        call=call,
+        checkpoint=checkpoint,
+        plan=plan,
+        formats=formats,
+        num_steps=checkpoint.num_steps if call.num_steps is None else call.num_steps,
+        guidance_scale=checkpoint.guidance_scale if call.guidance_scale is None else call.guidance_scale,
+    )
 
 
 def _atoms(call: _Call) -> str:
@@ -199,67 +211,6 @@ def _atoms(call: _Call) -> str:
     if call.atoms not in ("auto", count):
         raise InputError(f"{call.formula} has {count} atoms", where=f"--atoms {call.atoms}")
     return count
-
-
-def _open_folder(job: _Job, options: Mapping[str, Option]) -> RunFolder:
-    # As resolved, so that naming a default on the next call is no other setting.
-    resolved = {
-        "num_steps": job.num_steps,
-        "guidance_scale": job.guidance_scale,
-        "formats": list(job.formats),
-    }
-    known = {name: options[name]._replace(value=value) for name, value in resolved.items()}
-    return RunFolder.open(
-        job.call.out,
-        command="molgen sample",
-        options={**options, **known},
-        provenance={"checkpoint": job.checkpoint.provenance()},
-        overwrite=job.call.overwrite,
-        free=MAY_DIFFER | {"report"},
-        growing={"num_samples"},
-        products=[*(joined_name(job.call.kind, name) for name in job.formats), REPORT, FIGURES],
-    )
-
-
-def _make_missing(job: _Job, folder: RunFolder, output: Output) -> Tally:
-    missing = job.missing(folder.manifest)
-    if not missing:
-        output.note("Nothing left to do.")
-        return run_batches(job.plan.batches(BatchLimit(items=1)), lambda batch: [], folder)
-    from polydit.core.jobs.device import choose_device
-    from polydit.molgen.sampling_run import Sampler
-
-    device = choose_device(job.call.device)
-    pipeline = _load(job, device)
-    folder.note(device=device.name, processor=device.description)
-    with output.progress(len(job.plan), what=job.kinds, initial=len(job.plan) - missing) as progress:
-
-        def show(step: int, steps: int) -> None:
-            progress.set_postfix_str(f"step {step}/{steps}")
-
-        def tell(record: ManifestRecord) -> None:
-            output.item(record)
-            progress.update()
-
-        sampler = Sampler(
-            pipeline=pipeline,
-            kind=job.call.kind,
-            formats=job.formats,
-            num_steps=job.num_steps,
-            guidance_scale=job.guidance_scale,
-            spacegroup=job.call.spacegroup or 0,
-            model=f"{job.checkpoint.name} sha256:{job.checkpoint.sha256[:12]}",
-            on_step=show,
-        )
-        return run_batches(
-            job.plan.batches(job.batch_limit(device)),
-            sampler,
-            folder,
-            weight=padded_tokens,
-            retry_failed=job.call.retry_failed,
-            fail_fast=job.call.fail_fast,
-            on_record=tell,
-        )
 
 
 def _load(job: _Job, device: Device) -> MolgenPipeline:
@@ -273,69 +224,3 @@ def _load(job: _Job, device: Device) -> MolgenPipeline:
     # diffusers' warns that parts of a network may have to stay in float32, and this one has none.
     nn.Module.to(pipeline.denoiser, choose_dtype(job.call.dtype))
     return pipeline.to(device.name)
-
-
-def _warn_of_failures(folder: RunFolder, output: Output) -> None:
-    first = next(folder.manifest.records("failed"), None)
-    if first is not None:
-        number, where = folder.manifest.count("failed"), folder.path / "manifest.jsonl"
-        why = f"{first['id']}: {first['error']['message']}"
-        output.warn(f"{number} failed, the first of them {why}. All are in {where}.")
-
-
-def _print_summary(job: _Job, tally: Tally, products: list[str], output: Output) -> None:
-    out = job.call.out
-    done, failed = tally.ok + tally.kept_ok, tally.failed + tally.kept_failed
-    record = {
-        "out": str(out),
-        "done": done,
-        "failed": failed,
-        "new": tally.ok + tally.failed,
-        "products": [str(out / name) for name in products],
-    }
-    lines = [f"{out / name}" for name in products]
-    output.summary(record, *lines, f"{done} {job.kinds} in {out}")
-
-
-def _print_plan(job: _Job, output: Output) -> None:
-    from polydit.core.jobs.device import choose_device
-
-    device, cost, plan = choose_device(job.call.device), job.cost(), job.plan
-    missing = job.missing(Manifest(job.call.out / "manifest.jsonl"))
-    smallest, largest = plan.sizes.sizes[0], plan.sizes.sizes[-1]
-    tokens = job.batch_limit(device).most(largest) * largest
-    seconds, memory = cost.seconds(missing, plan.sizes.mean, device), cost.memory_bytes(tokens)
-    record = {
-        "out": str(job.call.out),
-        "kind": job.call.kind,
-        "num_samples": len(plan),
-        "missing": missing,
-        "atoms": [smallest, largest],
-        "mean_atoms": plan.sizes.mean,
-        "checkpoint": job.checkpoint.name,
-        "parameters": cost.parameters,
-        "num_steps": job.num_steps,
-        "guidance_scale": job.guidance_scale,
-        "device": device.name,
-        "tokens_per_batch": tokens,
-        "formats": list(job.formats),
-        "estimated_seconds": seconds,
-        "estimated_memory_bytes": memory,
-    }
-    atoms = f"{smallest} to {largest} atoms, {plan.sizes.mean:.1f} on average"
-    memory_gb = f"{memory / 1e9:.1f} GB"
-    output.summary(
-        {"dry_run": True, **record},
-        f"would make: {missing} {job.kinds} of {atoms}",
-        f"checkpoint: {job.checkpoint.name}, {cost.parameters:,} parameters",
-        f"sampling:   {job.num_steps} steps, guidance scale {job.guidance_scale:g}, seed {plan.seed}",
-        f"device:     {device.name} ({device.description}), up to {tokens} atoms at once",
-        f"estimate:   {_duration(seconds)} of computing, {memory_gb} of memory; a model, not a measurement",
-        f"into:       {job.call.out} as {', '.join(job.formats)}",
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -26,6 +26,7 @@ from polydit.core.report import (
 )  # fmt: skip
 from polydit.core.report import Figure as ReportFigure
 from polydit.core.report.markup import Markup
+from polydit.core.report.run_tables import provenance_table, settings_table
 from polydit.molgen.data.structure import Kind, Rejected, Structure
 from polydit.molgen.evaluate import Evaluation, evaluate_structures
 from polydit.molgen.evaluate.inputs import read_inputs, read_training
@@ -122,8 +123,8 @@ class _Report:
             Headline("At a glance", self.headline()),
             *(found if self.measured else ()),
             *self.failures(),
-            self.settings(),
-            self.provenance(),
+            settings_table(self.run),
+            provenance_table(self.run),
         ]
         return Page(title=self.run.command, subtitle=self.subtitle(), sections=sections, footer=self.footer())
 
@@ -216,18 +217,6 @@ class _Report:
         note = f"And {more:,} more; manifest.jsonl names all of them." if more else ""
         return [Table(title="Failures", columns=("Item", "Reason"), rows=rows, note=note)]
 
-    def settings(self) -> Table:
-        options = self.run.run["options"]
-        rows = [(name.replace("_", "-"), _plain(o["value"]), o["source"]) for name, o in options.items()]
-        note = "molgen sample --config run.json --out ANOTHER repeats the run."
-        return Table(title="Settings", columns=("Setting", "Value", "From"), rows=rows, note=note)
-
-    def provenance(self) -> Table:
-        run = self.run.run
-        times = {name: run.get(name) for name in ("status", "started", "ended")}
-        content = {**times, **self.run.provenance, **run.get("environment", {})}
-        return Table(title="Provenance", columns=("What", "Value"), rows=list(_flat(content)))
-
     def footer(self) -> list[str]:
         licence = self._checkpoint("licence")
         return [PURPOSE, *([f"Licence of the checkpoint: {licence}."] if licence else [])]
@@ -269,21 +258,6 @@ def _plot(picture: Markup, label: str, series: Mapping[str, Mapping[Any, int]]) 
     names = dict.fromkeys(name for counts in series.values() for name in counts)
     rows = [[name, *(counts.get(name, 0) for counts in series.values())] for name in names]
     return Plot(picture=picture, columns=(label, *series), rows=rows)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested mappings as rows: {"checkpoint": {"name": ...}} becomes "checkpoint name"."""
-    rows: list[tuple[str, str]] = []
-    for name, value in content.items():
-        label = f"{prefix}{name}".replace("_", " ")
-        rows += _flat(value, f"{label} ") if isinstance(value, Mapping) else [(label, _plain(value))]
-    return rows
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "-"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _spelled(name: str) -> str:

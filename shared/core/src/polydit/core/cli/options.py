@@ -11,8 +11,7 @@ Zero is a value everywhere; ``None`` means "as the checkpoint or the machine sug
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ import click
 
 from polydit.core.cli.config import add_settings, read_config
 from polydit.core.cli.output import Output
+from polydit.core.jobs.plan import Shard as Shard
 
 Decorated = Callable[..., Any]
 
@@ -61,12 +61,17 @@ class AutoInt(click.ParamType):
 
 
 class CommaList(click.ParamType):
-    """Values of a fixed set, separated by commas: ``sdf,xyz``. Gives a tuple without repetitions."""
+    """Values of a fixed set, separated by commas: ``sdf,xyz``. Gives a tuple without repetitions.
+
+    Args:
+        choices: The set.
+        refused: Values that somebody may well ask for, each with the reason why it is none of them.
+    """
 
     name = "list"
 
-    def __init__(self, choices: Sequence[str]) -> None:
-        self.choices = tuple(choices)
+    def __init__(self, choices: Sequence[str], refused: Mapping[str, str] | None = None) -> None:
+        self.choices, self.refused = tuple(choices), dict(refused or {})
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return ",".join(self.choices)
@@ -78,23 +83,9 @@ class CommaList(click.ParamType):
         names = tuple(dict.fromkeys(str(part).strip() for part in parts))
         for name in names:
             if name not in self.choices:
-                self.fail(f"{name!r} is not one of {', '.join(self.choices)}.", param, ctx)
+                why = f" {self.refused[name]}" if name in self.refused else ""
+                self.fail(f"{name!r} is not one of {', '.join(self.choices)}.{why}", param, ctx)
         return names
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """The part ``index`` (from 0) of ``count`` equal parts of a run."""
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    def owns(self, position: int) -> bool:
-        """Whether the item at ``position`` (from 0) belongs to this part."""
-        return position % self.count == self.index
 
 
 class ShardType(click.ParamType):
@@ -157,6 +148,10 @@ guidance_scale_option = SharedOption(
 checkpoint_option = SharedOption(
     "--checkpoint", metavar="NAME|PATH|hf://OWNER/REPO[@REV]", default=None, show_default="the starter",
     help="Weights: a listed name, a folder, a file or a hub address.",
+)  # fmt: skip
+
+report_option = SharedOption(
+    "--report/--no-report", default=True, help="Write report.html at the end.",
 )  # fmt: skip
 
 # How to compute; these never change what is made beyond rounding.

@@ -9,6 +9,7 @@ from polydit.core.jobs.files import DiskFullError, atomic_file, safe_name
 from polydit.core.jobs.items import Tally, run_batches, run_stream
 from polydit.core.jobs.manifest import ItemFailure, ItemResult, Manifest, ManifestRecord, Output
 from polydit.core.jobs.memory import is_out_of_memory
+from polydit.core.jobs.plan import Plan, Shard
 from polydit.core.jobs.run_folder import RunFolder
 from polydit.core.jobs.run_record import RunRecord, read_run
 from polydit.core.jobs.seeds import item_generator, item_seed, item_uniform
@@ -20,8 +21,10 @@ __all__ = [
     "Manifest",
     "ManifestRecord",
     "Output",
+    "Plan",
     "RunFolder",
     "RunRecord",
+    "Shard",
     "Tally",
     "atomic_file",
     "is_out_of_memory",

@@ -6,6 +6,9 @@ from polydit.core.report.page import Page as Page
 from polydit.core.report.plots import bar_plot as bar_plot
 from polydit.core.report.plots import histogram as histogram
 from polydit.core.report.plots import line_plot as line_plot
+from polydit.core.report.points import RAMP as RAMP
+from polydit.core.report.points import PointScene as PointScene
+from polydit.core.report.points import along_the_ramp as along_the_ramp
 from polydit.core.report.sections import Badge as Badge
 from polydit.core.report.sections import Card as Card
 from polydit.core.report.sections import Figure as Figure
@@ -15,6 +18,7 @@ from polydit.core.report.sections import Headline as Headline
 from polydit.core.report.sections import Plot as Plot
 from polydit.core.report.sections import Plots as Plots
 from polydit.core.report.sections import Section as Section
+from polydit.core.report.sections import Sheet as Sheet
 from polydit.core.report.sections import Table as Table
 from polydit.core.report.sections import Text as Text
 from polydit.core.report.viewer import Scene as Scene

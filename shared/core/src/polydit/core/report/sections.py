@@ -201,6 +201,27 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """Small pictures side by side, many at once.
+
+    Args:
+        title: Heading.
+        pictures: `<img>` elements, each with a line under it.
+        note: A sentence above them.
+    """
+
+    title: str
+    pictures: Sequence[tuple[Markup, str]]
+    note: str = ""
+
+    def body(self) -> Markup:
+        """The pictures in rows."""
+        note = tag("p", self.note, class_="note") if self.note else None
+        figures = (tag("figure", picture, tag("figcaption", name)) for picture, name in self.pictures)
+        return join(note, tag("div", *figures, class_="sheet"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
     """Cards in a grid."""
 

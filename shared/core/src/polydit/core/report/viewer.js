@@ -1,6 +1,7 @@
-// Rotatable views of spheres, sticks and boxes. Many on one page, no library, no WebGL: a page may hold only
-// about 16 WebGL contexts, and a remote desktop has none. Everything is sorted by depth and painted from the
-// back; spheres are sprites shared by all views. A scene is what Scene.to_json in viewer.py writes.
+// Rotatable views of spheres, sticks and boxes, and of clouds of points. Many on one page, no library, no WebGL: a
+// page may hold only about 16 WebGL contexts, and a remote desktop has none. Solids are sorted by depth and painted
+// from the back, spheres as sprites shared by all views; points go through a depth buffer, some thousand in a
+// millisecond. A scene is what to_json of Scene in viewer.py or of PointScene in points.py writes.
 "use strict";
 (() => {
   const CAMERA = 4.5;         // distance of the eye, in radii of the scene
@@ -9,6 +10,8 @@
   const STICK = 0.42;         // radius of a single stick, as a part of the smaller of its two spheres
   const PIECES = 20;          // of each edge of a box, so that spheres can hide a part of one
   const AXES = ["#cf4b3f", "#3f9a55", "#4c7fd6"]; // a, b, c of a box
+  const LIGHTS = 6;           // steps from the dark to the bright side of a point
+  const FINEST = 8;           // largest radius of a point in pixels
   const HOME = [[0.88, 0, 0.47], [0.14, 0.95, -0.27], [-0.45, 0.3, 0.84]]; // from slightly above, y up
 
   // ---- small vectors -------------------------------------------------------------------------------------
@@ -69,15 +72,90 @@
     return image;
   }
 
-  // ---- one view ------------------------------------------------------------------------------------------
+  // ---- one view: camera, frame and hands -------------------------------------------------------------------
   class View {
-    constructor(canvas, scene) {
+    constructor(canvas, home) {
       this.canvas = canvas;
+      this.home = home || HOME;
+      this.fineness = Math.min(window.devicePixelRatio || 1, 2);
+    }
+
+    reset() {
+      this.rotation = this.home;
+      this.zoom = 1;
+      this.request();
+    }
+
+    // ---- drawing -----------------------------------------------------------------------------------------
+    request() {
+      if (this.pending) return;
+      this.pending = true;
+      requestAnimationFrame(() => { this.pending = false; this.draw(); });
+    }
+
+    draw() {
+      if (!this.visible) return;
+      const canvas = this.canvas, dpr = this.fineness;
+      const width = Math.round(canvas.clientWidth * dpr), height = Math.round(canvas.clientHeight * dpr);
+      if (!width || !height) return;
+      if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+      this.ctx = canvas.getContext("2d");
+      const style = getComputedStyle(canvas);
+      this.background = numbers(style.backgroundColor);
+      this.ink = css(mix(numbers(style.color), this.background, 0.45));
+      const [w, h] = this.middle = [width / 2, height / 2];
+      const home = Math.min(w / this.span[0], h / this.span[1]), round = Math.min(w, h) / this.extent;
+      this.scale = 0.86 * this.zoom * Math.min(home, 1.35 * round);
+      this.paint(width, height);
+    }
+
+    // ---- hands -------------------------------------------------------------------------------------------
+    rotate(x, y) { this.rotation = product(turn(x, y), this.rotation); this.request(); }
+
+    magnify(factor) { this.zoom = Math.min(12, Math.max(0.3, this.zoom * factor)); this.request(); }
+
+    listen() {
+      const canvas = this.canvas;
+      let last = null; // where the pointer was, while it is down
+      canvas.addEventListener("pointerdown", (event) => {
+        canvas.focus();
+        canvas.setPointerCapture(event.pointerId);
+        last = [event.clientX, event.clientY];
+      });
+      canvas.addEventListener("pointermove", (event) => {
+        if (!last || !canvas.hasPointerCapture(event.pointerId)) return;
+        this.rotate((event.clientY - last[1]) * 0.01, (event.clientX - last[0]) * 0.01);
+        last = [event.clientX, event.clientY];
+      });
+      canvas.addEventListener("dblclick", () => this.reset());
+      canvas.addEventListener("wheel", (event) => {
+        // The page scrolls past views: only the one that was clicked (or a pinch) zooms.
+        if (document.activeElement !== canvas && !event.ctrlKey) return;
+        event.preventDefault();
+        this.magnify(Math.exp(-event.deltaY * 0.0015));
+      }, {passive: false});
+      const keys = {
+        ArrowLeft: () => this.rotate(0, -0.13), ArrowRight: () => this.rotate(0, 0.13),
+        ArrowUp: () => this.rotate(-0.13, 0), ArrowDown: () => this.rotate(0.13, 0),
+        "+": () => this.magnify(1.15), "=": () => this.magnify(1.15), "-": () => this.magnify(1 / 1.15),
+        0: () => this.reset(),
+      };
+      canvas.addEventListener("keydown", (event) => {
+        if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+        event.preventDefault();
+        keys[event.key]();
+      });
+    }
+  }
+
+  // ---- spheres, sticks and boxes -----------------------------------------------------------------------------
+  class Solids extends View {
+    constructor(canvas, scene) {
+      super(canvas, scene.rotation);
       const each = (values) => scene.points.map((_, i) => (Array.isArray(values) ? values[i] : values));
       this.points = scene.points;
       this.radii = each(scene.radii);
       this.colours = each(scene.colours).map(colourOf);
-      this.home = scene.rotation || HOME;
       this.measure(scene.cell || []);
       const [radii, colours] = [this.radii, this.colours];
       this.parts = this.points.map((at, i) => ({at, radius: radii[i], colour: colours[i], paint: this.paintSphere}));
@@ -94,12 +172,6 @@
       this.extent = all.reduce((most, p, i) => Math.max(most, norm(sub(p, this.centre)) + radii[i]), 1e-9);
       const seen = all.map((p) => apply(this.home, sub(p, this.centre)));
       this.span = [0, 1].map((k) => seen.reduce((most, p, i) => Math.max(most, Math.abs(p[k]) + radii[i]), 1e-9));
-    }
-
-    reset() {
-      this.rotation = this.home;
-      this.zoom = 1;
-      this.request();
     }
 
     // A bond becomes one stick or several side by side; each stick two halves in the colours of its ends.
@@ -164,26 +236,7 @@
       }
     }
 
-    // ---- drawing -----------------------------------------------------------------------------------------
-    request() {
-      if (this.pending) return;
-      this.pending = true;
-      requestAnimationFrame(() => { this.pending = false; this.draw(); });
-    }
-
-    draw() {
-      if (!this.visible) return;
-      const canvas = this.canvas, dpr = Math.min(window.devicePixelRatio || 1, 2);
-      const width = Math.round(canvas.clientWidth * dpr), height = Math.round(canvas.clientHeight * dpr);
-      if (!width || !height) return;
-      if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-      this.ctx = canvas.getContext("2d");
-      const style = getComputedStyle(canvas);
-      this.background = numbers(style.backgroundColor);
-      this.ink = css(mix(numbers(style.color), this.background, 0.45));
-      const [w, h] = this.middle = [width / 2, height / 2];
-      const home = Math.min(w / this.span[0], h / this.span[1]), round = Math.min(w, h) / this.extent;
-      this.scale = 0.86 * this.zoom * Math.min(home, 1.35 * round);
+    paint(width, height) {
       this.ctx.clearRect(0, 0, width, height);
       for (const part of this.parts) this.place(part);
       this.parts.sort((p, q) => p.z - q.z); // stays nearly sorted from one frame to the next
@@ -256,48 +309,107 @@
       ctx.textBaseline = "middle";
       ctx.fillText(text, x, y);
     };
-
-    // ---- hands -------------------------------------------------------------------------------------------
-    rotate(x, y) { this.rotation = product(turn(x, y), this.rotation); this.request(); }
-
-    magnify(factor) { this.zoom = Math.min(12, Math.max(0.3, this.zoom * factor)); this.request(); }
-
-    listen() {
-      const canvas = this.canvas;
-      let last = null; // where the pointer was, while it is down
-      canvas.addEventListener("pointerdown", (event) => {
-        canvas.focus();
-        canvas.setPointerCapture(event.pointerId);
-        last = [event.clientX, event.clientY];
-      });
-      canvas.addEventListener("pointermove", (event) => {
-        if (!last || !canvas.hasPointerCapture(event.pointerId)) return;
-        this.rotate((event.clientY - last[1]) * 0.01, (event.clientX - last[0]) * 0.01);
-        last = [event.clientX, event.clientY];
-      });
-      canvas.addEventListener("dblclick", () => this.reset());
-      canvas.addEventListener("wheel", (event) => {
-        // The page scrolls past views: only the one that was clicked (or a pinch) zooms.
-        if (document.activeElement !== canvas && !event.ctrlKey) return;
-        event.preventDefault();
-        this.magnify(Math.exp(-event.deltaY * 0.0015));
-      }, {passive: false});
-      const keys = {
-        ArrowLeft: () => this.rotate(0, -0.13), ArrowRight: () => this.rotate(0, 0.13),
-        ArrowUp: () => this.rotate(-0.13, 0), ArrowDown: () => this.rotate(0.13, 0),
-        "+": () => this.magnify(1.15), "=": () => this.magnify(1.15), "-": () => this.magnify(1 / 1.15),
-        0: () => this.reset(),
-      };
-      canvas.addEventListener("keydown", (event) => {
-        if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
-        event.preventDefault();
-        keys[event.key]();
-      });
-    }
   }
 
   const boxCorners = (cell) => [...Array(8).keys()].map((bits) =>
     [0, 1, 2].reduce((p, k) => (bits & (1 << k) ? add(p, cell[k]) : p), [0, 0, 0]));
+
+  // ---- clouds of points ----------------------------------------------------------------------------------------
+  const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const frames = new Map(); // pixels and depths by size: one frame serves all views of a size
+  const stamps = [];        // by radius in pixels
+
+  function frameOf(width, height) {
+    const name = `${width} ${height}`;
+    if (!frames.has(name)) {
+      if (frames.size > 4) frames.clear(); // while a window is resized
+      const image = new ImageData(width, height);
+      frames.set(name, {image, pixels: new Uint32Array(image.data.buffer), depths: new Float32Array(width * height)});
+    }
+    return frames.get(name);
+  }
+
+  // The pixels of a small sphere: where, how far towards the viewer (in radii), and how bright.
+  function stampOf(radius) {
+    if (stamps[radius]) return stamps[radius];
+    const stamp = {dx: [], dy: [], rise: [], light: []}, reach = radius + 0.5;
+    for (let dy = -radius; dy <= radius; dy++) {
+      for (let dx = -radius; dx <= radius; dx++) {
+        const far = (dx * dx + dy * dy) / (reach * reach);
+        if (far > 1) continue;
+        const rise = Math.sqrt(1 - far), bright = (-0.45 * dx - 0.6 * dy) / reach + 0.66 * rise;
+        stamp.dx.push(dx); stamp.dy.push(dy); stamp.rise.push(rise);
+        stamp.light.push(Math.round((LIGHTS - 1) * Math.min(1, Math.max(0, bright))));
+      }
+    }
+    return (stamps[radius] = stamp);
+  }
+
+  class Points extends View {
+    constructor(canvas, scene) {
+      super(canvas, scene.rotation);
+      this.fineness = 2; // there is no smoothing at the edges of points but that of a finer picture
+      this.points = Float32Array.from(new Int16Array(bytesOf(scene.points).buffer), (value) => value * scene.step);
+      this.colours = bytesOf(scene.colours);
+      this.palette = scene.palette.map((hex) => colourOf(hex).rgb);
+      this.radius = scene.radius;
+      this.measure();
+      this.reset();
+    }
+
+    measure() {
+      let [extent, across, up] = [1e-9, 1e-9, 1e-9];
+      for (let i = 0; i < this.points.length; i += 3) {
+        const p = [this.points[i], this.points[i + 1], this.points[i + 2]], [x, y] = apply(this.home, p);
+        extent = Math.max(extent, norm(p) + this.radius);
+        across = Math.max(across, Math.abs(x) + this.radius);
+        up = Math.max(up, Math.abs(y) + this.radius);
+      }
+      this.extent = extent;
+      this.span = [across, up];
+    }
+
+    // Every colour in all steps of fading and of light, as the words of a frame; again when the page turns dark.
+    shades() {
+      const name = String(this.background);
+      if (this.shaded !== name) {
+        this.shaded = name;
+        this.table = Uint32Array.from({length: this.palette.length * (FOG_LEVELS + 1) * LIGHTS}, (_, k) => {
+          const light = (k % LIGHTS) / (LIGHTS - 1), level = Math.floor(k / LIGHTS) % (FOG_LEVELS + 1);
+          const plain = this.palette[Math.floor(k / LIGHTS / (FOG_LEVELS + 1))];
+          const lit = light < 0.6 ? mix(plain, BLACK, 0.5 * (1 - light / 0.6)) : mix(plain, WHITE, 0.5 * (light - 0.6));
+          const [r, g, b] = mix(lit, this.background, FOG_MOST * level / FOG_LEVELS);
+          return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+        });
+      }
+      return this.table;
+    }
+
+    paint(width, height) {
+      const {image, pixels, depths} = frameOf(width, height), table = this.shades();
+      pixels.fill(0);
+      depths.fill(-Infinity);
+      const {points, colours, extent, radius} = this, [[a, b, c], [d, e, f], [g, h, k]] = this.rotation;
+      const [left, top] = this.middle, eye = CAMERA * extent, scale = this.scale * eye;
+      for (let i = 0, n = 0; i < points.length; i += 3, n++) {
+        const x = points[i], y = points[i + 1], z = points[i + 2], depth = g * x + h * y + k * z;
+        const size = scale / (eye - depth), stamp = stampOf(Math.min(FINEST, Math.max(1, Math.round(radius * size))));
+        const column = Math.round(left + (a * x + b * y + c * z) * size);
+        const row = Math.round(top - (d * x + e * y + f * z) * size);
+        const level = Math.min(FOG_LEVELS, Math.max(0, Math.round(FOG_LEVELS * (0.5 - depth / (2 * extent)))));
+        const shade = (colours[n] * (FOG_LEVELS + 1) + level) * LIGHTS;
+        for (let s = 0; s < stamp.dx.length; s++) {
+          const u = column + stamp.dx[s], v = row + stamp.dy[s];
+          if (u < 0 || v < 0 || u >= width || v >= height) continue;
+          const at = v * width + u, near = depth + stamp.rise[s] * radius;
+          if (near <= depths[at]) continue;
+          depths[at] = near;
+          pixels[at] = table[shade + stamp.light[s]];
+        }
+      }
+      this.ctx.putImageData(image, 0, 0);
+    }
+  }
 
   // ---- the page ------------------------------------------------------------------------------------------
   const views = new Map();
@@ -310,7 +422,8 @@
   function mount(element) {
     const canvas = element.querySelector("canvas");
     if (!canvas || views.has(canvas)) return;
-    const view = new View(canvas, JSON.parse(element.querySelector("script").textContent));
+    const scene = JSON.parse(element.querySelector("script").textContent);
+    const view = scene.palette ? new Points(canvas, scene) : new Solids(canvas, scene);
     views.set(canvas, view);
     view.listen();
     watch.observe(canvas);

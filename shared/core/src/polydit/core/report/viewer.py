@@ -1,4 +1,4 @@
-"""A rotatable 3D view of spheres, sticks and a box; the drawing is done by viewer.js on a plain 2D canvas."""
+"""Rotatable 3D views; the drawing is done by viewer.js on a plain 2D canvas."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from polydit.core.errors import InputError
 from polydit.core.report.markup import Markup, tag
+from polydit.core.report.points import PointScene
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _HELP = "Drag or use the arrow keys to turn, plus and minus to zoom, 0 to reset."
@@ -20,7 +21,7 @@ _HELP = "Drag or use the arrow keys to turn, plus and minus to zoom, 0 to reset.
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """What one view shows. Lengths are in any one unit: the view scales itself to what is there.
+    """Spheres, sticks and a box. Lengths are in any one unit: the view scales itself to what is there.
 
     Args:
         points: Centres of the spheres.
@@ -73,7 +74,7 @@ class Scene:
         return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def viewer(scene: Scene, *, label: str) -> Markup:
+def viewer(scene: Scene | PointScene, *, label: str) -> Markup:
     """One rotatable view.
 
     Args:
