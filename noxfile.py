@@ -39,6 +39,12 @@ SMOKE = {  # what proves that a domain works alone: its own commands, run in an 
         "molgen sample --num-samples 2 --num-steps 4 --out molecules",
         "molgen sample --kind crystal --num-samples 2 --num-steps 4 --out crystals",
     ),
+    "pointgen": (
+        "pointgen --help",
+        "pointgen info",
+        "pointgen sample --num-samples 4 --num-steps 4 --out clouds",
+        "pointgen data make --num 4 --out shapes",
+    ),
     "robopolicy": (
         "robopolicy --help",
         "robopolicy info",

@@ -26,13 +26,16 @@ QUICK = {  # what a reader waits for, a test need not
         for stage in ("autoencoder", "denoiser")
         for setting in ("steps", "batch_size")
     ),
+    "POINTGEN_TRAIN_SETTINGS": "training.steps=2 training.batch_size=4 network.width=48 network.depth=1",
+    "POINTGEN_SAMPLE_NUM_STEPS": "3",
+    "POINTGEN_EVALUATE_POINTS": "128",
     "ROBOPOLICY_TRAIN_SETTINGS": "training.steps=2 training.batch_size=4",
     "ROBOPOLICY_EVALUATE_MAX_STEPS": "40",
 }
 # They need a published checkpoint or serve without end; their own tests run them.
-NOT_RUN = ("molgen convert", "robopolicy convert", "robopolicy serve")
+NOT_RUN = ("molgen convert", "pointgen convert", "robopolicy convert", "robopolicy serve")
 SMALLER = re.compile(r"(--num|--num-samples|--episodes) \d+")
-GROUPS = {"molgen": "polydit.molgen.cli:molgen", "robopolicy": "polydit.robopolicy.cli:robopolicy"}
+GROUPS = {name: f"polydit.{name}.cli:{name}" for name in ("molgen", "pointgen", "robopolicy")}
 
 
 def blocks(readme: Path, language: str) -> list[str]:
