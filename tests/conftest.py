@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[1]
 def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Options set in the environment of whoever runs the tests must not reach a command."""
     for name in list(os.environ):
-        if name.startswith(("MOLGEN_", "POLYDIT_", "POINTGEN_", "ROBOPOLICY_")) and name != "POLYDIT_GOLDEN_CASES":
+        if (
+            name.startswith(("MOLGEN_", "POLYDIT_", "POINTGEN_", "ROBOPOLICY_"))
+            and name != "POLYDIT_GOLDEN_CASES"
+        ):
             monkeypatch.delenv(name)
 
 

@@ -83,7 +83,7 @@ def _depth_maps(shapes: int) -> Float[Tensor, "n 1 h w"]:
 
 def _depth_map(points: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "h w"]:
     unit = (points - points.min(0)) / np.ptp(points, axis=0).max()
-    x, y, depth = (unit * np.float32([PIXELS - 1, PIXELS - 1, 1.0])).T
+    x, y, depth = (unit * np.array([PIXELS - 1, PIXELS - 1, 1.0], np.float32)).T
     picture = np.zeros((PIXELS, PIXELS), np.float32)
     np.maximum.at(picture, (PIXELS - 1 - y.astype(int), x.astype(int)), 0.2 + 0.8 * (1.0 - depth))
     return picture

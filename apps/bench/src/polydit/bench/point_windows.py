@@ -72,7 +72,7 @@ def window_rows(*, quick: bool, size: Size | None = None) -> Iterator[Row]:
     rounds = 3 if quick else 7
     with threads(1), torch.inference_mode():
         timings = interleave(
-            {k: partial(net, points, t, label) for k, net in networks.items()}, rounds=rounds
+            {k: partial(net.forward, points, t, label) for k, net in networks.items()}, rounds=rounds
         )
     plain = timings["none"]
     for name, those in chosen.items():

@@ -75,11 +75,11 @@ class Normalisation:
 
     def normalise(self, points: Float32[np.ndarray, "*clouds 3"]) -> Float32[np.ndarray, "*clouds 3"]:
         """Units of the data set to those of the network."""
-        return (points - np.float32(self.mean)) / np.float32(self.scale)
+        return (points - np.array(self.mean, np.float32)) / np.float32(self.scale)
 
     def denormalise(self, points: Float32[np.ndarray, "*clouds 3"]) -> Float32[np.ndarray, "*clouds 3"]:
         """Units of the network to those of the data set."""
-        return points * np.float32(self.scale) + np.float32(self.mean)
+        return points * np.float32(self.scale) + np.array(self.mean, np.float32)
 
 
 def fault(points: np.ndarray) -> str:

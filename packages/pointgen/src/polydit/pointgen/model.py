@@ -55,7 +55,7 @@ class PointHead(nn.Module):
         """
         angle = 2.0 * torch.pi * coordinates
         own = torch.cat([read, angle.sin(), angle.cos()], dim=-1)
-        return self.layers(own.to(self.layers[0].weight.dtype)).float()
+        return self.layers(own.to(next(self.parameters()).dtype)).float()
 
 
 class PointDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):

@@ -221,7 +221,8 @@ class _Guided:
         modulation = self.network.modulate(t, self.conditions).rows(self.row_of_item)
         found = self.network(torch.cat([x, x]) if self.doubled else x, modulation=modulation)
         if self.doubled:
-            found = guide(*found.chunk(2), self.scale)
+            conditional, unconditional = found.chunk(2)
+            found = guide(conditional, unconditional, self.scale)
         return -found if self.flow else found  # diffusers' velocity points to the noise
 
     def _time(self, timestep: Tensor) -> Tensor:

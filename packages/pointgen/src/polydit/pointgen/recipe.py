@@ -26,8 +26,8 @@ class NetworkSettings:
         window: Tokens per axis of attention's windows; 0 = none.
         window_blocks: The blocks that have it. Published: 0, 3, 6, ...; the fewer see everything, the less it costs.
         modulation: "adaln" as published, or "adaln_single": a third fewer weights.
-        extent: Half the side of the grid, for clouds of deviation 1. 0 as published: the grid fits each cloud, so a cell
-            means another place in each of them.
+        extent: Half the side of the grid, for clouds of deviation 1. 0 as published: the grid fits each cloud, so that
+            a cell means another place in each of them.
         occupancy: Whether the network sees how many points a cell holds. Published: False.
         point_channels: Numbers that each point reads from the grid for a network of its own. Published: 0, none.
     """

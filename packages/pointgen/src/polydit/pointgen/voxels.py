@@ -23,10 +23,10 @@ def voxel_coordinates(
     Args:
         points: Clouds.
         resolution: Cells per axis r.
-        extent: Half the side of the grid around the origin; what lies beyond is in the outermost cells. A cell then means
-            the same place in every cloud. 0 as published: each cloud is centred on its mean and scaled by twice its
-            largest radius (with eps = 0: a cloud whose points are all the same is divided by zero there; here it lies
-            in the middle).
+        extent: Half the side of the grid around the origin; what lies beyond is in the outermost cells. A cell then
+            means the same place in every cloud. 0 as published: each cloud is centred on its mean and scaled by twice
+            its largest radius (with eps = 0: a cloud whose points are all the same is divided by zero there; here it
+            lies in the middle).
     """
     with torch.no_grad():
         points = points.float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -50,12 +51,13 @@ def read_weights(
     """
     if file.suffix == ".safetensors":
         try:
-            return load_file(file)
+            tensors: dict[str, Tensor] = load_file(file)
+            return tensors
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"the file is damaged ({error})", where=str(file)) from None
-    content = load_pickled(file, inert=inert)
+    content: Any = load_pickled(file, inert=inert)
     key = next((key for key in under if isinstance(content, dict) and key in content), None)
-    state = content if key is None else content[key]
+    state: Any = content if key is None else content[key]
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         where = " or ".join(repr(name) for name in under)
         raise CheckpointError(
@@ -63,4 +65,4 @@ def read_weights(
             where=str(file),
             expected=f"tensors, or tensors under {where}" if under else "tensors",
         )
-    return state
+    return dict(state)

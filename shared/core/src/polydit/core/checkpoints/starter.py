@@ -23,7 +23,7 @@ def run_command(program: str, *arguments: object) -> None:
 
     Code 3 is no failure: some items failed, which the figures count.
     """
-    line = [Path(sys.executable).parent / program, *map(str, arguments)]
+    line = [str(Path(sys.executable).parent / program), *map(str, arguments)]
     done = subprocess.run(line, check=False)
     if done.returncode not in (0, _SOME_FAILED):
         sys.exit(done.returncode)

@@ -67,9 +67,7 @@ def drop_labels(
     return torch.where(draw.to(labels.device) < probability, null, labels)
 
 
-def sincos_grid(
-    grid: Sequence[int], width: int, *, slowest_first: bool = False
-) -> Float[Tensor, "n d"]:
+def sincos_grid(grid: Sequence[int], width: int, *, slowest_first: bool = False) -> Float[Tensor, "n d"]:
     """Fixed [sin | cos] position table of a 1-3D grid, rows in row-major order (Vaswani et al. 2017, section 3.5).
 
     The width is shared evenly among the axes, the fastest axis first: for images the first half of the channels

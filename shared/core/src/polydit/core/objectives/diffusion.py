@@ -89,7 +89,9 @@ class GaussianDiffusion:
             return prediction
         if self.prediction == "epsilon":
             inverse = 1.0 / self.alphas_cumprod
-            return self._at(inverse**0.5, t, x_t) * x_t - self._at((inverse - 1.0) ** 0.5, t, x_t) * prediction
+            return (
+                self._at(inverse**0.5, t, x_t) * x_t - self._at((inverse - 1.0) ** 0.5, t, x_t) * prediction
+            )
         signal = self._at(self.alphas_cumprod**0.5, t, x_t)
         return signal * x_t - self._at((1.0 - self.alphas_cumprod) ** 0.5, t, x_t) * prediction
 
