@@ -80,6 +80,13 @@ def test_the_order_of_points_is_theirs_and_their_number_is_free(own: int) -> Non
     assert model(cloud(37), t, y).shape == (2, 37, 3)
 
 
+def test_twice_as_many_points_are_the_same_shape() -> None:
+    model = awake(PointDiT(**TINY, occupancy=True, extent=2.5))
+    t, y = torch.tensor([3.0, 800.0]), torch.tensor([0, 1])
+    twice = model(torch.cat([cloud(), cloud()], dim=1), t, y)
+    torch.testing.assert_close(twice[:, :100], model(cloud(), t, y), atol=1e-5, rtol=1e-5)
+
+
 def test_the_modulation_may_be_computed_beforehand() -> None:
     model = awake(PointDiT(**TINY))
     t, y = torch.tensor([3.0, 800.0]), torch.tensor([0, 1])

@@ -21,6 +21,7 @@ from polydit.core.models.dit import DiT
 from polydit.core.nn.modulation import ModulationTable
 from polydit.pointgen.voxels import devoxelize, occupancy, voxel_coordinates, voxelize
 
+_POINTS = 2048  # of published training clouds
 # depth, width, heads of the published sizes; a width must be a multiple of 6, so L is wider than DiT-L
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1152, 16), "XL": (28, 1152, 16)}
 
@@ -155,8 +156,9 @@ class PointDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         coordinates = voxel_coordinates(points, resolution, self.config.extent)
         grid = voxelize(points, coordinates, resolution)
         if self.config.occupancy:
-            # a surface cell of 2048 points holds a handful
-            grid = torch.cat([grid, occupancy(coordinates, resolution).clamp(max=16.0) / 4.0], dim=1)
+            # as if there were 2048 points, of which a surface cell holds a handful: more points are no other shape
+            count = occupancy(coordinates, resolution) * (_POINTS / points.shape[1])
+            grid = torch.cat([grid, count.clamp(max=16.0) / 4.0], dim=1)
         grid = grid.to(self.dtype)
         found = devoxelize(
             self.dit(grid, timestep, class_labels, modulation, return_dict=False)[0], coordinates
