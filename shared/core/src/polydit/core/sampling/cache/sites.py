@@ -1,0 +1,191 @@
+"""What is forecast in place of being computed: the second noun of a cache."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from polydit.core.errors import InputError
+from polydit.core.sampling.cache.blocks import BlockPorts
+from polydit.core.sampling.cache.hooks import Forward, Handler
+from polydit.core.sampling.cache.state import RunState
+
+# children of a block whose output is added to the tokens, here and in diffusers
+INNER = ("attn", "cross", "mlp", "attn1", "attn2", "ff", "ff_context")
+
+
+@runtime_checkable
+class Site(Protocol):
+    """A part of a network."""
+
+    @property
+    def first(self) -> int:
+        """The first block that it touches."""
+        ...
+
+    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+        """What to do in place of the modules' own `forward`, for one run."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Modules:
+    """The outputs of modules inside every block, as TaylorSeer caches them: before their gates, which always are new.
+
+    Norms and modulations are still computed. Memory: (order + 1) tensors for every such module.
+
+    Args:
+        names: Children of the blocks; those that a block has are taken.
+        first: The first block whose modules are cached.
+    """
+
+    names: tuple[str, ...] = INNER
+    first: int = 0
+
+    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+        """One for each module.
+
+        Raises:
+            InputError: No block has a child of these names.
+        """
+        found: dict[nn.Module, Handler] = {}
+        for index, block in enumerate(blocks[self.first :], start=self.first):
+            for name in self.names:
+                if isinstance(module := getattr(block, name, None), nn.Module):
+                    state.watched = (index, name)
+                    found[module] = _Output(state, state.watched)
+        if not found:
+            has = ", ".join(name for name, _ in blocks[-1].named_children())
+            raise InputError(
+                f"blocks ({type(blocks[-1]).__name__}) from number {self.first} on have no {' or '.join(self.names)}",
+                where="cache",
+                hint=f"Name modules that they have: {has}",
+            )
+        return found
+
+
+class _Output:
+    """What one module gives in one run: a tensor or a tuple of tensors, computed or forecast."""
+
+    def __init__(self, state: RunState, place: Hashable) -> None:
+        self.state, self.place = state, place
+        self.is_tuple = False
+
+    def __call__(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self.state.now.full:
+            values = self.state.forecast(self.place)
+            return values if self.is_tuple else values[0]
+        output = forward(*args, **kwargs)
+        self.is_tuple = isinstance(output, tuple)
+        self.state.record(self.place, output if self.is_tuple else (output,))
+        return output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockRange:
+    """A range of blocks: what it adds to its input (Δ-DiT, FBCache), or what it gives (CG-Taylor's last block).
+
+    At a forecast step no block of the range is computed. Memory: (order + 1) tensors in all.
+
+    Args:
+        first: The first block of the range. 1 and more keep the news of the input.
+        stop: The block after the last; None = all that follow. Negative: counted from the end.
+        residual: True forecasts output minus input and adds it to the current input; False forecasts the output.
+    """
+
+    first: int = 1
+    stop: int | None = None
+    residual: bool = True
+
+    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+        """One for each block of the range.
+
+        Raises:
+            InputError: The network has no such blocks.
+        """
+        chosen = blocks[self.first : self.stop]
+        if self.first < 0 or not chosen:
+            raise InputError(
+                f"there are no blocks from {self.first} to {'the end' if self.stop is None else self.stop}",
+                where="cache",
+                expected=f"a range of the {len(blocks)} blocks",
+            )
+        visit = _Visit(state, self.residual, chosen)
+        return {block: partial(visit, index) for index, block in enumerate(chosen)}
+
+
+class _Visit:
+    """The way of the tokens through a range in one run."""
+
+    def __init__(self, state: RunState, residual: bool, blocks: Sequence[nn.Module]) -> None:
+        self.state, self.residual = state, residual
+        self.ports = [BlockPorts.of(block) for block in blocks]
+        self.lengths = [0] * len(blocks)  # of the blocks' output tuples; 0 = a tensor
+        self.entry: tuple[Tensor | None, ...] = ()
+        state.watched = "range"
+
+    def __call__(self, index: int, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        ports, last = self.ports[index], index == len(self.ports) - 1
+        if index == 0:
+            self.entry = ports.read_inputs(args, kwargs)
+        if self.state.now.full:
+            return self._compute(index, last, forward, args, kwargs)
+        if not last:  # what other parts of the network add on the way is in the forecast already
+            return ports.write_outputs(ports.read_inputs(args, kwargs), self.lengths[index])
+        values = self.state.forecast("range")
+        if self.residual:
+            values = _pairwise(operator.add, self.entry, values)
+        self.entry = ()
+        return ports.write_outputs(values, self.lengths[index])
+
+    def _compute(
+        self, index: int, last: bool, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output = forward(*args, **kwargs)
+        values = self.ports[index].read_outputs(output)
+        self.lengths[index] = len(output) if isinstance(output, tuple) else 0
+        if last:
+            self._check(values)
+            self.state.record(
+                "range", _pairwise(operator.sub, values, self.entry) if self.residual else values
+            )
+            self.entry = ()
+        return output
+
+    def _check(self, values: Sequence[Tensor | None]) -> None:
+        for before, after in zip(self.entry, values, strict=False):
+            if before is not None and after is not None and before.shape != after.shape and self.residual:
+                raise InputError(
+                    f"the range turns {tuple(before.shape)} into {tuple(after.shape)}, so it has no residual",
+                    where="cache",
+                    hint="Choose a range within which the tokens keep their shape",
+                )
+
+
+def _pairwise(
+    combine: Callable[[Tensor, Tensor], Tensor], left: Sequence[Tensor | None], right: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """None where either is."""
+    return tuple(
+        None if one is None or other is None else combine(one, other)
+        for one, other in zip(left, right, strict=False)
+    )
+
+
+def probe(state: RunState, residual: bool, block: nn.Module, judge: Callable[[Tensor], None]) -> Handler:
+    """Computes the first block always, and shows `judge` what it gave."""
+    ports = BlockPorts.of(block)
+
+    def handler(forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        output = forward(*args, **kwargs)
+        before, after = ports.read_inputs(args, kwargs)[0], ports.read_outputs(output)[0]
+        if before is not None and after is not None:
+            judge(after - before if residual else after)
+        return output
+
+    return handler
