@@ -128,7 +128,7 @@ class Recipe:
     language_width: int = 64
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=400,
+            steps=300,
             batch_size=256,
             learning_rate=1e-3,
             muon_learning_rate=0.02,
