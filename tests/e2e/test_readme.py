@@ -90,9 +90,11 @@ def check_options(line: str) -> None:
     command.make_context(name, arguments, parent=parent)
 
 
-def test_commands_run_in_their_order(shell: Shell) -> None:
-    """In one folder, each line once: a later line may use what an earlier one made."""
-    for line in dict.fromkeys(line for readme in READMES for line in lines(readme) if is_tool(line)):
+@pytest.mark.parametrize("program", [*GROUPS, "polydit"])
+def test_commands_run_in_their_order(program: str, shell: Shell) -> None:
+    """In one folder for each tool, each line once: a later line may use what an earlier one made."""
+    every = dict.fromkeys(line for readme in READMES for line in lines(readme))
+    for line in (line for line in every if line.split()[0] == program):
         if line.startswith(NOT_RUN):
             check_options(line)
             continue

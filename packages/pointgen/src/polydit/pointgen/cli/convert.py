@@ -28,7 +28,7 @@ not hold the mean and the scale of its data: mean {mean}, scale {scale:.6g} were
 
 
 @click.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @out_option(help="Checkpoint folder to make.", metavar="DIR")
 @overwrite_option(help="Replace a checkpoint that is there.")
 @click.option(
