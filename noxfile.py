@@ -52,6 +52,8 @@ SMOKE = {  # what proves that a domain works alone: its own commands, run in an 
         "robopolicy evaluate --env metaworld --task reach-v3 --episodes 2 --out run",
     ),
 }
+# the whole suite: a process per processor, each with files of its own, so that what a file prepares is made once
+SIDE_BY_SIDE = ("-n", "logical", "--maxprocesses", "8", "--dist", "loadfile")
 
 
 @nox.session
@@ -72,7 +74,7 @@ def quickstart(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Install everything and run the tests; arguments go to pytest: nox -s tests -- tests/core -k flow."""
     install(session, CORE, *DOMAINS, *APPS, groups=("tests", "lint"))
-    run(session, "python", "-m", "pytest", *session.posargs)
+    run(session, "python", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE))
 
 
 @nox.session

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: a test that downloads must fail
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: each worker has one processor
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 
