@@ -121,6 +121,23 @@ def test_dark_pages_are_dark_and_views_follow_a_change(browser: Browser, page: P
     assert views[0] != views[1]  # what is far fades into another background
 
 
+def test_the_view_in_use_turns_dark_with_the_page(browser: Browser, page: Path) -> None:
+    from PIL import Image
+
+    browser.open(page, height=400)
+    x, y = middle_of_the_first_view(browser)
+    browser.evaluate("document.querySelector('.viewer canvas').focus()")
+    browser.key("ArrowLeft")
+    brightness = []
+    for dark in (False, True):
+        browser.prefer(dark=dark)
+        picture(browser)
+        shown = Image.open(io.BytesIO(browser.screenshot())).convert("L")
+        brightness.append(shown.getpixel((round(x), round(y) - 95)))  # above the molecule
+    assert brightness[0] > 200
+    assert brightness[1] < 60
+
+
 def test_a_table_sorts_with_the_keyboard(browser: Browser, page: Path) -> None:
     rows = "[...document.querySelectorAll('section:last-of-type tbody tr')]"
     column = f"{rows}.map((row) => row.cells[0].textContent).join()"

@@ -1,4 +1,4 @@
-"""A tiny checkpoint with random weights, and `molgen sample` on it."""
+"""A tiny checkpoint with random weights, `molgen sample` on it, and files as they are read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 
 if TYPE_CHECKING:
+    from polydit.molgen.data.structure import Rejected, Structure
     from polydit.molgen.pipeline import MolgenPipeline
 
 SIZES = {"molecule": {"5": 10, "9": 20, "12": 5}, "crystal": {"2": 3, "4": 8}}
@@ -58,5 +59,43 @@ def sample(invoke: Callable[..., Result], tiny_checkpoint: Path) -> Callable[...
     def call(*arguments: object, **environment: str) -> Result:
         defaults = [] if "--checkpoint" in arguments else ["--checkpoint", tiny_checkpoint]
         return invoke(molgen, "sample", "--no-report", *defaults, *arguments, **environment)
+
+    return call
+
+
+class Entries(list["Structure | Rejected"]):
+    """What a file holds, in its order."""
+
+    @property
+    def good(self) -> list[Structure]:
+        """Its structures."""
+        from polydit.molgen.data.structure import Structure
+
+        return [entry for entry in self if isinstance(entry, Structure)]
+
+    @property
+    def bad(self) -> list[Rejected]:
+        """What was rejected."""
+        from polydit.molgen.data.structure import Rejected
+
+        return [entry for entry in self if isinstance(entry, Rejected)]
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[..., Entries]:
+    """``read(path, kind="crystal").good``: a file or folder, read to its end."""
+    from polydit.molgen.data.readers import read_structures
+
+    return lambda path, **options: Entries(read_structures(path, **options))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """``write("a.sdf", text)``: a file in `tmp_path`."""
+
+    def call(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
 
     return call

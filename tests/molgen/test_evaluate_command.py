@@ -107,7 +107,7 @@ def test_out_holds_rows_and_figures_and_is_not_replaced_unasked(
     (tmp_path / "salt.cif").write_text(SALT)
     replaced = invoke(molgen, "evaluate", tmp_path / "salt.cif", "--out", out, "--overwrite")
     assert replaced.exit_code == 0, replaced.output
-    assert sorted(path.name for path in out.iterdir()) == ["crystals.csv", "summary.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["crystals.csv", "summary.json"]
 
 
 def test_a_bad_row_is_named_and_the_others_go_on(invoke: Invoke, tmp_path: Path) -> None:

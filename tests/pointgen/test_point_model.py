@@ -12,7 +12,7 @@ from polydit.core.models.convert import transfer_blocks
 from polydit.core.models.dit import DiT
 from polydit.pointgen.convert import convert_point_dit, point_dit_from_published, point_dit_to_published
 from polydit.pointgen.model import SIZES, PointDiT
-from polydit.pointgen.voxels import devoxelize, occupancy, voxel_coordinates, voxelize
+from polydit.pointgen.voxels import Cells, devoxelize, voxel_coordinates
 
 TINY = {"voxels": 8, "patch_size": 2, "width": 24, "depth": 3, "heads": 2, "num_classes": 2}
 
@@ -34,13 +34,15 @@ def cloud(points: int = 100, seed: int = 0) -> torch.Tensor:
 def test_a_cell_holds_the_mean_of_its_points() -> None:
     points = cloud()
     coordinates = voxel_coordinates(points, 4)
-    grid, count = voxelize(points, coordinates, 4), occupancy(coordinates, 4)
+    cells = Cells.of(coordinates, 4)
+    grid, count = cells.mean(points), cells.occupancy()
     cell = coordinates[1].round().long()
     inside = (cell == cell[0]).all(1)
     x, y, z = cell[0].tolist()
     torch.testing.assert_close(grid[1, :, x, y, z], points[1, inside].mean(0))
     assert count[1, 0, x, y, z] == inside.sum()
     assert count.sum() == points.shape[0] * points.shape[1]
+    assert not grid.movedim(1, -1)[count[:, 0] == 0].any()
 
 
 def test_devoxelize_is_exact_for_a_linear_field_and_sends_gradients_to_the_grid_alone() -> None:

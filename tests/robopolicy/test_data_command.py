@@ -23,6 +23,7 @@ from polydit.robopolicy.data.pictures import ArrayFrames
 from polydit.robopolicy.data.readers import read_dataset
 from polydit.robopolicy.data.recipe import MakeRecipe
 from polydit.robopolicy.data.writer import LeRobotWriter
+from polydit.robopolicy.envs.rendering import choose_platform
 from polydit.robopolicy.episode import Episode
 
 Invoke = Callable[..., Result]
@@ -152,11 +153,12 @@ def test_make_killed_goes_on_to_the_same_data(
 
 
 def test_make_with_pictures(tmp_path: Path) -> None:
-    recipe = MakeRecipe(tasks=("reach-v3",), episodes=1, cameras=("corner3",), image_size=32)
     try:
-        make_dataset(tmp_path / "demos", recipe)
+        choose_platform()
     except PolyditError as error:
         pytest.skip(str(error))
+    recipe = MakeRecipe(tasks=("reach-v3",), episodes=1, cameras=("corner3",), image_size=32)
+    make_dataset(tmp_path / "demos", recipe)
     dataset = read_dataset(tmp_path / "demos")
     frames = dataset[0].images["corner3"]
     assert dataset.info.features["observation.images.corner3"].dtype == "video"

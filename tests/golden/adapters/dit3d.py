@@ -13,7 +13,7 @@ from polydit.core.sampling import guided_model
 from polydit.core.testing.golden import GoldenCase
 from polydit.pointgen.convert import point_dit_from_published
 from polydit.pointgen.model import PointDiT
-from polydit.pointgen.voxels import voxel_coordinates, voxelize
+from polydit.pointgen.voxels import Cells, voxel_coordinates
 
 RELATIVE = ("pred_xstart",)  # hundreds at t = 999, where the published float32 is off by 1.2e-4
 
@@ -32,9 +32,8 @@ def forwards(case: GoldenCase) -> Mapping[str, Tensor]:
     build = {"heads": config["num_heads"], "voxels": config["input_size"]}
     model = point_dit_from_published(case.state_dict(), **build, window=window, window_blocks=blocks)
     points = inputs["x"].transpose(1, 2).contiguous()
-    resolution = config["input_size"]
-    coordinates = voxel_coordinates(points, resolution)
-    grid = voxelize(points, coordinates, resolution)
+    coordinates = voxel_coordinates(points, config["input_size"])
+    grid = Cells.of(coordinates, config["input_size"]).mean(points)
     found = {
         "forward": model(points, inputs["t"], inputs["y"]),
         "voxel_coords": coordinates,

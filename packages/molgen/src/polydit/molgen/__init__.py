@@ -9,7 +9,9 @@ What stands here is imported when it is first used, so that a command line's hel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polydit.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from polydit.molgen.data.structure import Structure as Structure
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MolgenPipeline", "SampleRequest", "Structure", "load"]
 
-_HOME = {
-    "MolgenPipeline": "polydit.molgen.pipeline",
-    "SampleRequest": "polydit.molgen.pipeline",
-    "Structure": "polydit.molgen.data.structure",
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "MolgenPipeline": "polydit.molgen.pipeline",
+        "SampleRequest": "polydit.molgen.pipeline",
+        "Structure": "polydit.molgen.data.structure",
+    },
+)
 
 
 def load(checkpoint: str | None = None) -> MolgenPipeline:
@@ -38,11 +43,3 @@ def load(checkpoint: str | None = None) -> MolgenPipeline:
     from polydit.molgen.pipeline import MolgenPipeline
 
     return MolgenPipeline.from_pretrained(Checkpoint.find(checkpoint).path)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOME[name]), name)

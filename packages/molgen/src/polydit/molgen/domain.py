@@ -48,4 +48,5 @@ DOMAIN = Domain(
     command="molgen",
     checkpoints=(STARTER,),
     checks=("polydit.molgen.domain:check_chemistry", "polydit.molgen.domain:check_starter"),
+    calibration="polydit.molgen.calibration:sampler",
 )

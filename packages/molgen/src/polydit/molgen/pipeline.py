@@ -10,6 +10,7 @@ Shapes: b structures, n atom slots, c latent channels, u distinct conditions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from polydit.core.errors import InputError
 from polydit.core.nn.modulation import ModulationTable
 from polydit.core.nn.patterns import padding_of
 from polydit.core.pipeline import Pipeline
+from polydit.core.sampling.cache import Cache, CacheReport, Clock, cached
+from polydit.core.sampling.cache.named import AUTO, NONE
 from polydit.core.sampling.guidance import guide
 from polydit.core.sampling.loop import denoise
 from polydit.molgen.batch import KIND_LABELS, MAX_ELEMENTS
@@ -91,6 +94,7 @@ class MolgenPipeline(Pipeline):
         self_condition: Whether the denoiser was trained to see its last prediction. Published: True.
         stochastic: Draw new noise in every step instead of keeping the first. Published: False.
         centred_prior: Whether noise has its mean over atoms subtracted. Published: True.
+        cache: Default cache of the denoiser, such as "newton(every=4)".
     """
 
     components_by_name = {  # noqa: RUF012  the names are fixed by diffusers' folder layout
@@ -112,6 +116,7 @@ class MolgenPipeline(Pipeline):
         stochastic: bool = False,
         centred_prior: bool = True,
         formulas: dict[str, int] | None = None,
+        cache: str = NONE,
     ) -> None:
         super().__init__()
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
@@ -124,6 +129,7 @@ class MolgenPipeline(Pipeline):
             stochastic=stochastic,
             centred_prior=centred_prior,
             formulas=formulas or {},
+            cache=cache,
         )
 
     @torch.no_grad()
@@ -133,6 +139,8 @@ class MolgenPipeline(Pipeline):
         *,
         num_steps: int | None = None,
         guidance_scale: float | None = None,
+        cache: str | Cache | None = AUTO,
+        on_cache: Callable[[CacheReport], object] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[Structure | Rejected]:
         """Generate one structure per request, in their order. Best when the requests have similar sizes.
@@ -143,10 +151,13 @@ class MolgenPipeline(Pipeline):
             requests: What to generate; any mixture of kinds and sizes.
             num_steps: Network calls per sample (guidance doubles each), at least 2; None = the checkpoint's default.
             guidance_scale: 1 = no guidance, 0 = without labels; None = the checkpoint's default.
+            cache: Steps of the denoiser that are forecast: a `Cache`, or its name such as "newton(every=4)"; "auto" =
+                the checkpoint's, None = none.
+            on_cache: Told what the cache did.
             on_step: Told (calls done, calls in all).
 
         Raises:
-            InputError: If `num_steps` is below 2.
+            InputError: If `num_steps` is below 2, or there is no such cache.
         """
         if not requests:
             return []
@@ -156,7 +167,10 @@ class MolgenPipeline(Pipeline):
             raise InputError(f"{steps} steps are too few", where="num_steps", expected="2 or more")
         sizes = torch.tensor([r.num_atoms for r in requests])
         mask = padding_of(sizes, int(sizes.max())).to(self.device)
-        latents = self.generate_latents(requests, mask, steps, scale, on_step)
+        chosen = self.cache if cache == AUTO else cache
+        latents = self.generate_latents(
+            requests, mask, steps, scale, on_step, cache=chosen, on_cache=on_cache
+        )
         kinds = torch.tensor([KIND_LABELS[r.kind] for r in requests], device=self.device)
         latents = self.autoencoder.denormalize(latents, kinds)
         decoded = self.autoencoder.decode(latents.to(self.autoencoder.dtype), mask)
@@ -169,6 +183,9 @@ class MolgenPipeline(Pipeline):
         num_steps: int,
         guidance_scale: float,
         on_step: Callable[[int, int], None] | None = None,
+        *,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Clean latents in float32: `num_steps` calls on the grid t = 0.01 .. 1, the last prediction is the sample."""
         predict = _GuidedDenoiser(self.denoiser, requests, mask, guidance_scale)
@@ -179,18 +196,20 @@ class MolgenPipeline(Pipeline):
             self.device,
             centre=self.config.centred_prior,
         )
-        times = np.linspace(FIRST_TIME, 1.0, num_steps)
-        self.scheduler.set_timesteps(sigmas=(1.0 - times[:-1]).tolist(), device=self.device)
-        return denoise(
-            predict,
-            prior(),
-            self.scheduler,
-            prediction="data",
-            self_condition=self.config.self_condition,
-            finish_with_prediction=True,
-            fresh_noise=prior if self.config.stochastic else None,
-            on_step=on_step,
-        )
+        sigmas = (1.0 - np.linspace(FIRST_TIME, 1.0, num_steps)).tolist()
+        scheduler = deepcopy(self.scheduler)  # it counts steps: samplings in two threads must not share it
+        scheduler.set_timesteps(sigmas=sigmas[:-1], device=self.device)
+        with cached(self.denoiser, cache, Clock.flow(sigmas), on_report=on_cache):
+            return denoise(
+                predict,
+                prior(),
+                scheduler,
+                prediction="data",
+                self_condition=self.config.self_condition,
+                finish_with_prediction=True,
+                fresh_noise=prior if self.config.stochastic else None,
+                on_step=on_step,
+            )
 
 
 class Prior:

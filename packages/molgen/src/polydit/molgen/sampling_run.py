@@ -10,6 +10,7 @@ import numpy as np
 
 from polydit.core.errors import InputError
 from polydit.core.jobs import ItemFailure, ItemResult
+from polydit.core.sampling.cache import Cache, CacheReport
 from polydit.molgen.bonds import edm_stable_atoms
 from polydit.molgen.data.interop import to_pymatgen
 from polydit.molgen.data.structure import Rejected, Structure
@@ -33,6 +34,8 @@ class Sampler:
         formats: One file per format and structure.
         num_steps: Network calls per sample.
         guidance_scale: 1 = no guidance, 0 = without labels.
+        cache: Saves network calls; None = every step is computed.
+        on_cache: Told what the cache did, after each batch.
         spacegroup: To ask for, 1..230; 0 = none.
         model: Name of the checkpoint, written into the files beside the seed.
         on_step: Told (calls done, calls in all) within a batch.
@@ -43,6 +46,8 @@ class Sampler:
     formats: Sequence[Format]
     num_steps: int
     guidance_scale: float
+    cache: Cache | None = None
+    on_cache: Callable[[CacheReport], object] | None = None
     spacegroup: int = 0
     model: str = ""
     on_step: Callable[[int, int], None] | None = None
@@ -52,6 +57,8 @@ class Sampler:
             [self._request(sample) for sample in batch],
             num_steps=self.num_steps,
             guidance_scale=self.guidance_scale,
+            cache=self.cache,
+            on_cache=self.on_cache,
             on_step=self.on_step,
         )
         return [self._outcome(sample, result) for sample, result in zip(batch, results, strict=True)]

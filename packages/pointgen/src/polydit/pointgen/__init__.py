@@ -9,7 +9,9 @@ What stands here is imported when it is first used, so that a command line's hel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polydit.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from polydit.pointgen.cloud import Cloud as Cloud
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Cloud", "PointPipeline", "ShapeRequest", "load"]
 
-_HOME = {
-    "Cloud": "polydit.pointgen.cloud",
-    "PointPipeline": "polydit.pointgen.pipeline",
-    "ShapeRequest": "polydit.pointgen.pipeline",
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Cloud": "polydit.pointgen.cloud",
+        "PointPipeline": "polydit.pointgen.pipeline",
+        "ShapeRequest": "polydit.pointgen.pipeline",
+    },
+)
 
 
 def load(checkpoint: str | None = None) -> PointPipeline:
@@ -38,11 +43,3 @@ def load(checkpoint: str | None = None) -> PointPipeline:
     from polydit.pointgen.pipeline import PointPipeline
 
     return PointPipeline.from_pretrained(Checkpoint.find(checkpoint).path)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOME[name]), name)

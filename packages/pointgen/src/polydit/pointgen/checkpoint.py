@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from polydit.core.checkpoints import checkpoint
 from polydit.core.errors import InputError
 from polydit.pointgen.domain import DOMAIN
+from polydit.pointgen.solvers import Solver, check_solver
 
 ALL = "all"
 
@@ -44,7 +45,7 @@ class Checkpoint(checkpoint.Checkpoint):
         return str(self.index["scheduler"][1])
 
     @property
-    def deterministic_solver(self) -> str:
+    def deterministic_solver(self) -> Solver:
         """One that draws no noise of its own: "auto" is the ancestral sampler for networks that predict noise."""
         return "ddim" if self.scheduler == "DDPMScheduler" else "auto"
 
@@ -65,13 +66,9 @@ class Checkpoint(checkpoint.Checkpoint):
             raise InputError(problem, where=f"--category {text}", expected=", ".join(self.categories))
         return names
 
-    def check_solver(self, solver: str) -> None:
-        """Raises InputError if it cannot be sampled so; imports diffusers unless it is "auto"."""
-        if solver == "auto":
-            return
-        from polydit.pointgen.schedules import Solver, check_solver
-
-        check_solver(self.scheduler, cast(Solver, solver))
+    def check_solver(self, solver: Solver) -> None:
+        """Raises InputError if it cannot be sampled so."""
+        check_solver(self.scheduler, solver)
 
     def facts(self) -> dict[str, Any]:
         """What it makes, and how it samples."""

@@ -44,4 +44,5 @@ DOMAIN = Domain(
     command="pointgen",
     checkpoints=(STARTER,),
     checks=("polydit.pointgen.domain:check_geometry", "polydit.pointgen.domain:check_starter"),
+    calibration="polydit.pointgen.calibration:sampler",
 )

@@ -1,6 +1,6 @@
 """DiT-3D: a diffusion transformer over the cells that a cloud's points lie in (Mo et al. 2023).
 
-    points ─voxelize→ grid ─patches→ tokens ─DiT→ tokens ─patches→ grid ─devoxelize→ one vector per point
+    points ─cells→ grid ─patches→ tokens ─DiT→ tokens ─patches→ grid ─devoxelize→ one vector per point
 
 Any number of points goes in and comes out, at the same cost; their order does not matter. Shapes: b clouds, n points.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from polydit.core.models.dit import DiT
 from polydit.core.nn.modulation import ModulationTable
-from polydit.pointgen.voxels import devoxelize, occupancy, voxel_coordinates, voxelize
+from polydit.pointgen.voxels import Cells, devoxelize, voxel_coordinates
 
 _POINTS = 2048  # of published training clouds
 # depth, width, heads of the published sizes; a width must be a multiple of 6, so L is wider than DiT-L
@@ -152,12 +152,12 @@ class PointDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
             class_labels: 0..num_classes; num_classes is the null class.
             modulation: From `modulate`, one row per cloud; then time and labels are not needed.
         """
-        resolution = self.config.voxels
-        coordinates = voxel_coordinates(points, resolution, self.config.extent)
-        grid = voxelize(points, coordinates, resolution)
+        coordinates = voxel_coordinates(points, self.config.voxels, self.config.extent)
+        cells = Cells.of(coordinates, self.config.voxels)
+        grid = cells.mean(points)
         if self.config.occupancy:
             # as if there were 2048 points, of which a surface cell holds a handful: more points are no other shape
-            count = occupancy(coordinates, resolution) * (_POINTS / points.shape[1])
+            count = cells.occupancy() * (_POINTS / points.shape[1])
             grid = torch.cat([grid, count.clamp(max=16.0) / 4.0], dim=1)
         grid = grid.to(self.dtype)
         found = devoxelize(

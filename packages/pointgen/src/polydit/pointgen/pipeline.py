@@ -19,11 +19,14 @@ from torch import Tensor
 
 from polydit.core.errors import InputError
 from polydit.core.pipeline import Pipeline
+from polydit.core.sampling.cache import Cache, CacheReport, cached
+from polydit.core.sampling.cache.named import AUTO, NONE
 from polydit.core.sampling.guidance import guide
 from polydit.core.sampling.loop import denoise
 from polydit.pointgen.cloud import Cloud, Normalisation, Rejected, fault
 from polydit.pointgen.model import PointDiT
-from polydit.pointgen.schedules import STORED, Solver, solver_of
+from polydit.pointgen.schedules import STORED, NoiseSchedule, solver_of
+from polydit.pointgen.solvers import Solver
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -66,19 +69,23 @@ class ShapeRequest:
             problem = f"{len(self.partial)} known points leave none of {self.num_points} to add"
             raise InputError(problem, where=self.id, hint="Ask for more points")
 
-    def noise(self) -> Float[Tensor, "n 3"]:
-        """Its start noise, of deviation 1."""
-        start = _noise(self.seed, self.num_points)
+    def generator(self) -> torch.Generator:
+        """Draws all of its noise: first that of the start, then what an ancestral sampler adds."""
+        return _seeded(self.seed)
+
+    def noise(self, generator: torch.Generator) -> Float[Tensor, "n 3"]:
+        """Its start noise, of deviation 1: the first that its new `generator` draws."""
+        start = torch.randn(self.num_points, 3, generator=generator)
         if self.seed_to is None or self.mix == 0.0:
             return start
-        angle = torch.tensor(
-            self.mix * torch.pi / 2
-        )  # independent noises of many numbers are at right angles
-        return angle.cos() * start + angle.sin() * _noise(self.seed_to, self.num_points)
+        end = torch.randn(self.num_points, 3, generator=_seeded(self.seed_to))
+        # independent noises of many numbers are at right angles
+        angle = torch.tensor(self.mix * torch.pi / 2)
+        return angle.cos() * start + angle.sin() * end
 
 
-def _noise(seed: int, num_points: int) -> Float[Tensor, "n 3"]:
-    return torch.randn(num_points, 3, generator=torch.Generator("cpu").manual_seed(seed))
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 class PointPipeline(Pipeline):
@@ -93,6 +100,7 @@ class PointPipeline(Pipeline):
         num_points: Points of its training clouds, and of a result unless told.
         num_steps: Default number of network calls per cloud.
         guidance_scale: Default guidance scale; 1 = none.
+        cache: Default cache of the network, such as "newton(every=4)".
     """
 
     components_by_name = {"network": PointDiT, "scheduler": STORED}  # noqa: RUF012  diffusers' folder layout
@@ -107,6 +115,7 @@ class PointPipeline(Pipeline):
         num_points: int = 2048,
         num_steps: int = 25,
         guidance_scale: float = 1.0,
+        cache: str = NONE,
     ) -> None:
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
@@ -117,6 +126,7 @@ class PointPipeline(Pipeline):
             num_points=num_points,
             num_steps=num_steps,
             guidance_scale=guidance_scale,
+            cache=cache,
         )
 
     @property
@@ -133,6 +143,8 @@ class PointPipeline(Pipeline):
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         solver: Solver = "auto",
+        cache: str | Cache | None = AUTO,
+        on_cache: Callable[[CacheReport], object] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[Cloud | Rejected]:
         """Generate one cloud per request, in their order. All requests of a call have one number of points.
@@ -143,11 +155,15 @@ class PointPipeline(Pipeline):
             requests: What to generate; any mixture of categories.
             num_steps: Network calls per cloud (guidance doubles each), at least 2; None = the checkpoint's default.
             guidance_scale: 1 = no guidance, 0 = without category; None = the checkpoint's default.
-            solver: See `schedules.check_solver`.
+            solver: See `solvers.check_solver`.
+            cache: Steps that are forecast: a `Cache`, or its name such as "newton(every=4)"; "auto" = the checkpoint's,
+                None = none.
+            on_cache: Told what the cache did.
             on_step: Told (calls done, calls in all).
 
         Raises:
-            InputError: `num_steps` is below 2, a category is unknown, or the numbers of points differ.
+            InputError: `num_steps` is below 2, a category is unknown, the numbers of points differ, the solver does
+                not fit the checkpoint, or there is no such cache.
         """
         if not requests:
             return []
@@ -159,16 +175,21 @@ class PointPipeline(Pipeline):
             raise InputError("requests of one call have one number of points")
         scheduler = solver_of(self.scheduler, solver)
         scheduler.set_timesteps(steps, device=self.device)
-        start = torch.stack([request.noise() for request in requests]).to(self.device)
-        known = _Known(requests, start, self.normalisation, scheduler)
-        points = denoise(
-            _Guided(self.network, self._labels(requests), scale, scheduler),
-            known.put(start * first_level(scheduler), 0),
-            scheduler,
-            after_step=known.put if known.any else None,
-            on_step=on_step,
-            **self._step_options(scheduler, requests),
-        )
+        schedule = NoiseSchedule.of(scheduler)
+        generators = [request.generator() for request in requests]
+        drawn = [r.noise(own) for r, own in zip(requests, generators, strict=True)]
+        noise = torch.stack(drawn).to(self.device)
+        known = _Known(requests, noise, self.normalisation, schedule)
+        chosen = self.cache if cache == AUTO else cache
+        with cached(self.network, chosen, schedule.clock, on_report=on_cache):
+            points = denoise(
+                _Guided(self.network, self._labels(requests), scale, schedule),
+                known.put(schedule.start * noise, 0),
+                scheduler,
+                after_step=known.put if known.any else None,
+                on_step=on_step,
+                generator=generators,  # the ancestral sampler goes on with them; the others draw nothing
+            )
         found = self.normalisation.denormalise(points.float().cpu().numpy())
         return [_cloud(request, row) for request, row in zip(requests, found, strict=True)]
 
@@ -180,17 +201,6 @@ class PointPipeline(Pipeline):
                 f"this checkpoint knows no {' or '.join(sorted(unknown))}", expected=", ".join(categories)
             )
         return torch.tensor([categories.index(r.category) for r in requests], device=self.device)
-
-    def _step_options(self, scheduler: Any, requests: Sequence[ShapeRequest]) -> dict[str, Any]:
-        """The ancestral sampler draws each item's noise from a generator of its own."""
-        if type(scheduler).__name__ != "DDPMScheduler":
-            return {}
-        return {"generator": [torch.Generator("cpu").manual_seed(r.seed + 1) for r in requests]}
-
-
-def first_level(scheduler: Any) -> float:
-    """By what the start noise is multiplied: EDM's level (`init_noise_sigma` would add that of the data), else 1."""
-    return float(scheduler.sigmas[0]) if hasattr(scheduler.config, "sigma_max") else 1.0
 
 
 def _cloud(request: ShapeRequest, points: Float32[np.ndarray, "n 3"]) -> Cloud | Rejected:
@@ -204,67 +214,49 @@ def _cloud(request: ShapeRequest, points: Float32[np.ndarray, "n 3"]) -> Cloud |
 class _Guided:
     """The network with categories and guidance bound: one batch per call, modulation once per distinct category."""
 
-    def __init__(self, network: PointDiT, labels: Tensor, scale: float, scheduler: Any) -> None:
+    def __init__(self, network: PointDiT, labels: Tensor, scale: float, schedule: NoiseSchedule) -> None:
         null = torch.full_like(labels, network.config.num_classes)
         # scale 1 needs only the conditional half, scale 0 only the unconditional one
         self.doubled = scale not in (0.0, 1.0)
         rows = torch.cat([labels, null]) if self.doubled else (null if scale == 0.0 else labels)
         self.conditions, self.row_of_item = rows.unique(return_inverse=True)
-        self.network, self.scale, self.scheduler = network, scale, scheduler
-        # diffusers' flow counts thousandths of noise; the network was told the share of data
-        self.flow = getattr(scheduler.config, "prediction_type", "") == "flow_prediction" or (
-            type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
-        )
+        self.network, self.scale = network, scale
+        self.times, self.sign = iter(schedule.times.to(labels.device)), schedule.sign
 
     def __call__(self, x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
-        t = self._time(timestep).to(x.device).expand(len(self.conditions))
+        t = next(self.times).expand(len(self.conditions))
         modulation = self.network.modulate(t, self.conditions).rows(self.row_of_item)
         found = self.network(torch.cat([x, x]) if self.doubled else x, modulation=modulation)
         if self.doubled:
             conditional, unconditional = found.chunk(2)
             found = guide(conditional, unconditional, self.scale)
-        return -found if self.flow else found  # diffusers' velocity points to the noise
-
-    def _time(self, timestep: Tensor) -> Tensor:
-        if not self.flow:
-            return timestep
-        index = self.scheduler.step_index or 0
-        return 1.0 - self.scheduler.sigmas[index]
+        return self.sign * found
 
 
 class _Known:
     """Known points, put back with the noise of the current level after every step (PVD, section 3.3)."""
 
     def __init__(
-        self, requests: Sequence[ShapeRequest], noise: Tensor, normalisation: Normalisation, scheduler: Any
+        self,
+        requests: Sequence[ShapeRequest],
+        noise: Float[Tensor, "b n 3"],
+        normalisation: Normalisation,
+        schedule: NoiseSchedule,
     ) -> None:
         self.points = [
             None if r.partial is None else torch.from_numpy(normalisation.normalise(r.partial)).to(noise)
             for r in requests
         ]
         self.any = any(points is not None for points in self.points)
-        self.noise, self.scheduler = noise, scheduler
+        self.noise, self.schedule = noise, schedule
 
     def put(self, x: Float[Tensor, "b n 3"], index: int) -> Float[Tensor, "b n 3"]:
         """`x` with the known points as they are before call `index`; after the last one they have no noise."""
         if not self.any:
             return x
-        signal, level = self._levels(index)
         x = x.clone()
         for row, points in enumerate(self.points):
             if points is not None:
-                x[row, : len(points)] = signal * points + level * self.noise[row, : len(points)]
+                m = len(points)
+                x[row, :m] = self.schedule.noisy(points, self.noise[row, :m], index)
         return x
-
-    def _levels(self, index: int) -> tuple[float, float]:
-        """Share of data and of noise in a cloud before call `index`."""
-        scheduler = self.scheduler
-        if index >= len(scheduler.timesteps):
-            return 1.0, 0.0
-        if hasattr(scheduler.config, "sigma_max"):
-            return 1.0, float(scheduler.sigmas[index])
-        if hasattr(scheduler, "alphas_cumprod") and not getattr(scheduler.config, "use_flow_sigmas", False):
-            kept = float(scheduler.alphas_cumprod[int(scheduler.timesteps[index])])
-            return kept**0.5, (1.0 - kept) ** 0.5
-        level = float(scheduler.sigmas[index])
-        return 1.0 - level, level

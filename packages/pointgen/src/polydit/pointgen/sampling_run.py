@@ -16,12 +16,14 @@ from polydit.core.checkpoints.files import sha256_of
 from polydit.core.errors import InputError
 from polydit.core.jobs import ItemFailure, ItemResult
 from polydit.core.jobs.manifest import Output
+from polydit.core.sampling.cache import Cache, CacheReport
 from polydit.pointgen.cloud import Cloud, Rejected
 from polydit.pointgen.data.readers import read_clouds
 from polydit.pointgen.data.recipe import Scaling
 from polydit.pointgen.data.writers import Format, render
 from polydit.pointgen.pipeline import ShapeRequest
 from polydit.pointgen.sampling_plan import PlannedShape
+from polydit.pointgen.solvers import Solver
 
 if TYPE_CHECKING:
     from polydit.pointgen.pipeline import PointPipeline
@@ -88,6 +90,8 @@ class Sampler:
         num_steps: Network calls per sample.
         guidance_scale: 1 = no guidance, 0 = without the category.
         solver: As the pipeline takes it.
+        cache: Saves network calls; None = every step is computed.
+        on_cache: Told what the cache did, after each batch.
         frame: How partial clouds are brought into the units of the data.
         model: Name of the checkpoint, written into the files beside the seed.
         on_step: Told (calls done, calls in all) within a batch.
@@ -98,7 +102,9 @@ class Sampler:
     formats: Sequence[Format]
     num_steps: int
     guidance_scale: float
-    solver: Any = "auto"
+    solver: Solver = "auto"
+    cache: Cache | None = None
+    on_cache: Callable[[CacheReport], object] | None = None
     frame: Scaling = "none"
     model: str = ""
     on_step: Callable[[int, int], None] | None = None
@@ -117,6 +123,8 @@ class Sampler:
             num_steps=self.num_steps,
             guidance_scale=self.guidance_scale,
             solver=self.solver,
+            cache=self.cache,
+            on_cache=self.on_cache,
             on_step=self.on_step,
         )
         for (shape, partial, _), result in zip(ready, results, strict=True):

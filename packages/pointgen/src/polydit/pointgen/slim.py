@@ -34,6 +34,11 @@ def slim(checkpoint: Path, clouds: Sequence[Cloud], recipe: Recipe, hidden: int,
 
     Returns:
         `out`.
+
+    Raises:
+        CheckpointError: `checkpoint` is no folder of the pipeline, or a file of it is damaged.
+        ValueError: A feed-forward has fewer hidden units than `hidden`, or a cloud is of a category that the checkpoint
+            lacks.
     """
     pipeline = PointPipeline.from_pretrained(checkpoint)
     network = pipeline.network
@@ -59,5 +64,10 @@ def slim(checkpoint: Path, clouds: Sequence[Cloud], recipe: Recipe, hidden: int,
 
 
 def recipe_of(run: Path) -> Recipe:
-    """The recipe that a training run was made by."""
+    """The recipe that a training run was made by.
+
+    Raises:
+        OSError: The folder holds no recipe.json.
+        InputError: It names a setting that recipes lack, or a value of the wrong type.
+    """
     return apply_settings(Recipe(), dict(dotted(json.loads((run / "recipe.json").read_text()))))

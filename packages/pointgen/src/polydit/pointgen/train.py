@@ -14,9 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from polydit.core.nn.embeddings import drop_labels
-from polydit.core.objectives import FlowMatching, GaussianDiffusion
-from polydit.core.objectives.edm import EDM
-from polydit.core.objectives.times import LogNormalNoise
+from polydit.core.objectives import EDM, FlowMatching, GaussianDiffusion, LogNormalNoise
 from polydit.pointgen.cloud import Cloud, Normalisation
 from polydit.pointgen.model import PointDiT
 from polydit.pointgen.recipe import Recipe

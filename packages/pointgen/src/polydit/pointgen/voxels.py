@@ -6,6 +6,8 @@ Shapes: b clouds, n points, c channels, r cells per axis.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -39,25 +41,43 @@ def voxel_coordinates(
         return (unit * resolution).nan_to_num(nan=0.0).clamp(0, resolution - 1)  # a bad cloud fails alone
 
 
-def voxelize(
-    features: Float[Tensor, "b n c"], coordinates: Float[Tensor, "b n 3"], resolution: int
-) -> Float[Tensor, "b c r r r"]:
-    """The mean of the features in each cell; 0 where no point is. A point belongs to the cell it is nearest to."""
-    b, _, c = features.shape
-    cells = _cell_index(coordinates, resolution)
-    count = torch.zeros(b * resolution**3, device=features.device)
-    count.index_add_(0, cells, torch.ones_like(cells, dtype=torch.float32))
-    share = features.float().flatten(0, 1) / count[cells, None]
-    grid = torch.zeros(b * resolution**3, c, device=features.device).index_add(0, cells, share)
-    return grid.view(b, resolution, resolution, resolution, c).permute(0, 4, 1, 2, 3)
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The cell that each point lies in: the one it is nearest to; ties go to the even cell.
 
+    Attributes:
+        index: Of each point in a flat list of all clouds' cells, x the slowest axis.
+        count: Points of each cell of that list.
+        resolution: Cells per axis r.
+    """
 
-def occupancy(coordinates: Float[Tensor, "b n 3"], resolution: int) -> Float[Tensor, "b 1 r r r"]:
-    """How many points each cell holds."""
-    cells = _cell_index(coordinates, resolution)
-    count = torch.zeros(len(coordinates) * resolution**3, device=coordinates.device)
-    count.index_add_(0, cells, torch.ones_like(cells, dtype=torch.float32))
-    return count.view(-1, 1, resolution, resolution, resolution)
+    index: Int[Tensor, " bn"]
+    count: Float[Tensor, " brrr"]
+    resolution: int
+
+    @classmethod
+    def of(cls, coordinates: Float[Tensor, "b n 3"], resolution: int) -> Cells:
+        """From where the points are in the grid: see `voxel_coordinates`."""
+        x, y, z = coordinates.round().long().unbind(-1)
+        first = torch.arange(len(coordinates), device=coordinates.device)[:, None] * resolution**3
+        index = (first + (x * resolution + y) * resolution + z).flatten()
+        count = torch.zeros(len(coordinates) * resolution**3, device=coordinates.device)
+        count.index_add_(0, index, torch.ones_like(index, dtype=torch.float32))
+        return cls(index, count, resolution)
+
+    def mean(self, features: Float[Tensor, "b n c"]) -> Float[Tensor, "b c r r r"]:
+        """The mean of the points' features in each cell; 0 where no point is."""
+        share = features.float().flatten(0, 1) / self.count[self.index, None]
+        total = torch.zeros(len(self.count), features.shape[2], device=features.device)
+        return self._grid(total.index_add(0, self.index, share))
+
+    def occupancy(self) -> Float[Tensor, "b 1 r r r"]:
+        """How many points each cell holds."""
+        return self._grid(self.count[:, None])
+
+    def _grid(self, flat: Float[Tensor, "brrr c"]) -> Float[Tensor, "b c r r r"]:
+        r = self.resolution
+        return flat.view(-1, r, r, r, flat.shape[1]).permute(0, 4, 1, 2, 3)
 
 
 def devoxelize(
@@ -70,10 +90,3 @@ def devoxelize(
         grid.float(), where[:, :, None, None], mode="bilinear", padding_mode="border", align_corners=True
     )
     return found[..., 0, 0].transpose(1, 2)
-
-
-def _cell_index(coordinates: Float[Tensor, "b n 3"], resolution: int) -> Int[Tensor, " bn"]:
-    """The cell of each point in a flat list of all clouds' cells, x the slowest axis. Ties go to the even cell."""
-    x, y, z = coordinates.round().long().unbind(-1)
-    first = torch.arange(len(coordinates), device=coordinates.device)[:, None] * resolution**3
-    return (first + (x * resolution + y) * resolution + z).flatten()

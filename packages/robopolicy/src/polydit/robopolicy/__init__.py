@@ -10,7 +10,9 @@ What stands here is imported when it is first used, so that a command line's hel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polydit.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from polydit.robopolicy.policy import RobotPolicy as RobotPolicy
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PolicyClient", "RobotPolicy", "load"]
 
-_HOME = {
-    "PolicyClient": "polydit.robopolicy.serve.client",
-    "RobotPolicy": "polydit.robopolicy.policy",
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "PolicyClient": "polydit.robopolicy.serve.client",
+        "RobotPolicy": "polydit.robopolicy.policy",
+    },
+)
 
 
 def load(checkpoint: str | None = None) -> RobotPolicy:
@@ -37,11 +42,3 @@ def load(checkpoint: str | None = None) -> RobotPolicy:
     from polydit.robopolicy.policy import RobotPolicy
 
     return RobotPolicy.from_pretrained(Checkpoint.find(checkpoint).path)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOME[name]), name)

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 
 from polydit.core.checkpoints.checkpoint import read_index
 from polydit.core.errors import CheckpointError
+from polydit.core.sampling.cache.named import CACHE_KEY, NONE
 
 
 class Pipeline(DiffusionPipeline):
@@ -19,6 +20,11 @@ class Pipeline(DiffusionPipeline):
     """
 
     components_by_name: ClassVar[dict[str, Any]]  # a class, or a tuple of those that are allowed
+
+    @property
+    def cache(self) -> str:
+        """The cache that the checkpoint suggests, as `--cache` takes it; "none" for a pipeline without the argument."""
+        return str(self.config.get(CACHE_KEY) or NONE)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Pipeline:

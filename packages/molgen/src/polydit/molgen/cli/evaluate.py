@@ -8,24 +8,16 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from polydit.core.cli.options import (
-    config_option,
-    limit_option,
-    out_option,
-    output_options,
-    overwrite_option,
-    workers_option,
-)
+from polydit.core.cli.evaluation import FiguresFolder, exit_for, figures_option, name_rejected, replace_option
+from polydit.core.cli.options import config_option, limit_option, output_options, workers_option
 from polydit.core.cli.output import Output
 from polydit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from polydit.molgen.data.structure import Rejected
     from polydit.molgen.evaluate import Evaluation
     from polydit.molgen.evaluate.crystals import OxidationStates
 
-_SOME_ITEMS_FAILED = 3
-_NAMED_REJECTIONS = 10  # on the terminal; rejected.csv has all of them
+_FILES = ("summary.json", "molecules.csv", "crystals.csv", "rejected.csv")
 
 
 @click.command()
@@ -45,11 +37,8 @@ _NAMED_REJECTIONS = 10  # on the terminal; rejected.csv has all of them
 )  # fmt: skip
 @click.option("--posebusters", is_flag=True, help="Also PoseBusters' checks of molecules (some 20 ms each).")
 @click.option("--internal-energy", is_flag=True, help="With --posebusters: the energy too (over 1 s each).")
-@out_option(
-    required=False, default=None, show_default="nothing is written", metavar="DIR",
-    help="Where to write summary.json and a CSV with one row per structure.",
-)  # fmt: skip
-@overwrite_option(help="Replace an evaluation that is in --out already.")
+@figures_option(help="Where to write summary.json and a CSV with one row per structure.")
+@replace_option
 @workers_option
 @limit_option(help="At most this many structures.")
 @config_option
@@ -82,12 +71,12 @@ def evaluate(
 
     if internal_energy and not posebusters:
         raise InputError("--internal-energy is one of PoseBusters' checks", hint="Add --posebusters.")
-    if out is not None:
-        _check_out(out, overwrite)
+    folder = FiguresFolder(out, _FILES)
+    folder.check(overwrite=overwrite)
     structures = list(read_inputs(paths, kind=None if kind == "auto" else kind, limit=limit))
     if not structures and limit != 0:
         raise InputError("there is no structure to evaluate", where=", ".join(map(str, paths)))
-    with output.progress(len(structures), what="evaluate", unit="structure") as progress:
+    with folder.held(), output.progress(len(structures), what="evaluate", unit="structure") as progress:
         evaluation = evaluate_structures(
             structures,
             training=read_training(train) if train else None,
@@ -97,39 +86,12 @@ def evaluate(
             workers=workers,
             on_structure=progress.update,
         )
-    _name_rejected(evaluation.rejected, output)
+        folder.write(evaluation.files())
+    name_rejected(evaluation.rejected, output)
     if out is not None:
-        _write(evaluation, out)
         output.note(f"Written to {out}")
     _print(evaluation, output)
-    if evaluation.rejected:
-        click.get_current_context().exit(_SOME_ITEMS_FAILED)
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if (out / "summary.json").exists() and not overwrite:
-        raise InputError(
-            "it holds an evaluation already", where=str(out), hint="Add --overwrite to replace it."
-        )
-
-
-def _write(evaluation: Evaluation, out: Path) -> None:
-    from polydit.core.jobs.files import atomic_file, naming_write_errors
-
-    with naming_write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for name in ("molecules.csv", "crystals.csv", "rejected.csv"):
-            (out / name).unlink(missing_ok=True)  # of an evaluation that --overwrite replaces
-        for name, content in evaluation.files().items():
-            with atomic_file(out / name) as handle:
-                handle.write(content)
-
-
-def _name_rejected(rejected: Sequence[Rejected], output: Output) -> None:
-    for entry in rejected[:_NAMED_REJECTIONS]:
-        output.warn(f"{entry.source}: {entry.reason}")
-    if len(rejected) > _NAMED_REJECTIONS:
-        output.warn(f"and {len(rejected) - _NAMED_REJECTIONS} more; --out names all of them in rejected.csv")
+    exit_for(evaluation.rejected)
 
 
 def _print(evaluation: Evaluation, output: Output) -> None:

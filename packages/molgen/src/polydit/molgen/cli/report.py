@@ -6,21 +6,18 @@ from pathlib import Path
 
 import click
 
-from polydit.core.cli.options import limit_option, out_option, output_options
+from polydit.core.cli.options import limit_option, output_options
 from polydit.core.cli.output import Output
+from polydit.core.cli.report import page_option, run_argument, say_written, training_set_option
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--train", type=click.Path(exists=True, path_type=Path), metavar="PATH", default=None,
+@run_argument
+@training_set_option(
     show_default="what the checkpoint remembers",
     help="Training set: structures to compare distributions with and to measure novelty against.",
-)  # fmt: skip
-@out_option(
-    required=False, default=None, show_default="report.html in RUN", metavar="FILE",
-    help="The page; figures.json is written beside it.",
-)  # fmt: skip
+)
+@page_option
 @limit_option(default=2000, show_default=True, help="Measure at most this many structures, the first.")
 @output_options
 def report(run: Path, train: Path | None, out: Path | None, limit: int, output: Output) -> None:
@@ -35,5 +32,4 @@ def report(run: Path, train: Path | None, out: Path | None, limit: int, output: 
     from polydit.molgen.report import write_report
 
     page = write_report(run, train=train, limit=limit, out=out)
-    figures = page.with_name("figures.json")
-    output.summary({"report": str(page), "figures": str(figures)}, f"Figures: {figures}", f"Report: {page}")
+    say_written(page, output, figures=page.with_name("figures.json"))

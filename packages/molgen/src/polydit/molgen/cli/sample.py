@@ -19,7 +19,7 @@ from polydit.core.cli.options import (
     seed_option,
 )
 from polydit.core.cli.output import Output
-from polydit.core.cli.sampling import Estimate, OnStep, SamplingCall, SamplingJob, Work
+from polydit.core.cli.sampling import Estimate, OnStep, SamplingCall, SamplingJob, Work, cache_option
 from polydit.core.errors import InputError
 from polydit.core.jobs import RunFolder
 from polydit.molgen.checkpoint import Checkpoint
@@ -73,14 +73,18 @@ class _Job(SamplingJob[PlannedSample]):
         return padded_tokens(batch)
 
     def load(self, device: Device, on_step: OnStep) -> Work[PlannedSample]:
+        from polydit.core.sampling.cache.named import cache_for
         from polydit.molgen.sampling_run import Sampler
 
+        pipeline = _load(self, device)
         return Sampler(
-            pipeline=_load(self, device),
+            pipeline=pipeline,
             kind=self.call.kind,
             formats=self.formats,
             num_steps=self.num_steps,
             guidance_scale=self.guidance_scale,
+            cache=cache_for(pipeline.denoiser, self.cache, self.num_steps),
+            on_cache=self.caches.add,
             spacegroup=self.call.spacegroup or 0,
             model=self.model,
             on_step=on_step,
@@ -146,6 +150,7 @@ class _Job(SamplingJob[PlannedSample]):
 )  # fmt: skip
 @num_steps_option(type=click.IntRange(min=2))
 @guidance_scale_option
+@cache_option
 @seed_option
 @click.option(
     "--format", "formats", type=CommaList(["sdf", "xyz", "extxyz", "cif"]), default=None,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from polydit.core.jobs import RunRecord, atomic_file, read_run
-from polydit.core.jobs.files import naming_write_errors
+from polydit.core.jobs import RunRecord, read_run
 from polydit.core.report import (
+    HANDS,
     Card,
     Figures,
     Gallery,
@@ -20,13 +19,16 @@ from polydit.core.report import (
     Plot,
     Plots,
     Section,
-    Table,
     bar_plot,
+    counted,
+    failures,
     histogram,
+    run_page,
+    write_page,
 )  # fmt: skip
 from polydit.core.report import Figure as ReportFigure
 from polydit.core.report.markup import Markup
-from polydit.core.report.run_tables import provenance_table, settings_table
+from polydit.core.report.run_page import MOST_FAILURES
 from polydit.molgen.data.structure import Kind, Rejected, Structure
 from polydit.molgen.evaluate import Evaluation, evaluate_structures
 from polydit.molgen.evaluate.inputs import read_inputs, read_training
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 MOST_MEASURED: Final = 2000
 """Structures measured unless asked otherwise, the first: this bounds the time and memory of a report."""
 MOST_SHOWN: Final = 48
-MOST_FAILURES: Final = 200
 MOST_ELEMENTS: Final = 20
 
 PURPOSE: Final = "For research. Not a basis for decisions about synthesis, safety or the use of a substance."
@@ -86,10 +87,8 @@ def write_report(
     for _ in chain(entries, known or ()):
         pass  # what the figures did not need still counts for the distributions
     report = _Report(run, samples, training, evaluation, limit)
-    page = report.page().write(out or run.folder / "report.html")
-    with naming_write_errors(page.parent), atomic_file(page.with_name("figures.json")) as file:
-        file.write(json.dumps(report.summary(), indent=2, ensure_ascii=False).encode())
-    return page
+    path = out or run.folder / "report.html"
+    return write_page(report.page(), path, figures=report.summary())
 
 
 def _until(limit: int, entries: Iterable[Structure | Rejected]) -> Iterator[Structure | Rejected]:
@@ -119,14 +118,14 @@ class _Report:
             Plots(title="Distributions", plots=self.plots(), note=self.training_note()),
             Gallery(title="Structures", cards=self.cards(), note=self.gallery_note()),
         ]
-        sections = [
+        sections: list[Section] = [
             Headline("At a glance", self.headline()),
             *(found if self.measured else ()),
             *self.failures(),
-            settings_table(self.run),
-            provenance_table(self.run),
         ]
-        return Page(title=self.run.command, subtitle=self.subtitle(), sections=sections, footer=self.footer())
+        return run_page(
+            self.run, subject=[counted(self.made, "structure")], sections=sections, purpose=PURPOSE
+        )
 
     def summary(self) -> dict[str, Any]:
         """The report's numbers, for a program."""
@@ -137,12 +136,6 @@ class _Report:
             "figures": self.evaluation.to_json(),
             "distributions": {"samples": self.samples.to_json(), "training set": self.training.to_json()},
         }
-
-    def subtitle(self) -> str:
-        started = str(self.run.run.get("started", ""))[:10]
-        status = self.run.run.get("status", "")
-        parts = [_counted(self.made, "structure"), f"checkpoint {self._checkpoint('name')}", started, status]
-        return " · ".join(part for part in parts if part)
 
     def headline(self) -> list[tuple[str, str]]:
         found = {figure.name: figure for figure in self.evaluation.figures}
@@ -197,33 +190,17 @@ class _Report:
         ]
 
     def gallery_note(self) -> str:
-        hands = (
-            "Drag to turn, click and scroll to zoom, double-click to reset; or use the arrow keys, + and -."
-        )
         which = f"The first {MOST_SHOWN} of {self.made:,}. " if self.made > MOST_SHOWN else ""
         crystals = (
             f" Sticks in a crystal join nearest neighbours (within {100 * CONTACT - 100:.0f} % of the "
             "shortest distance of both); they are not bonds."
         )
-        return which + hands + (crystals if "crystal" in self.samples.sizes else "")
+        return which + HANDS + (crystals if "crystal" in self.samples.sizes else "")
 
     def failures(self) -> list[Section]:
-        rejected = self.samples.rejected
-        if not rejected:
-            return []
         prefix = f"{self.run.folder}:"
-        rows = [(entry.source.removeprefix(prefix), entry.reason) for entry in rejected]
-        more = self.samples.num_rejected - len(rejected)
-        note = f"And {more:,} more; manifest.jsonl names all of them." if more else ""
-        return [Table(title="Failures", columns=("Item", "Reason"), rows=rows, note=note)]
-
-    def footer(self) -> list[str]:
-        licence = self._checkpoint("licence")
-        return [PURPOSE, *([f"Licence of the checkpoint: {licence}."] if licence else [])]
-
-    def _checkpoint(self, key: str) -> str:
-        checkpoint = self.run.provenance.get("checkpoint")
-        return str(checkpoint.get(key, "")) if isinstance(checkpoint, Mapping) else ""
+        rows = [(entry.source.removeprefix(prefix), entry.reason) for entry in self.samples.rejected]
+        return failures(rows, self.samples.num_rejected)
 
 
 def _report_figure(figure: Figure) -> ReportFigure:
@@ -263,7 +240,3 @@ def _plot(picture: Markup, label: str, series: Mapping[str, Mapping[Any, int]]) 
 def _spelled(name: str) -> str:
     """A figure's name as words: "edm_unique_of_valid" becomes "EDM unique of valid"."""
     return " ".join(_SPELLING.get(word, word) for word in name.split("_"))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

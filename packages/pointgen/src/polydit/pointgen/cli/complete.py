@@ -20,6 +20,7 @@ from polydit.core.cli.options import (
     seed_option,
 )
 from polydit.core.cli.output import Output
+from polydit.core.cli.sampling import cache_option
 from polydit.core.errors import InputError
 from polydit.pointgen.checkpoint import Checkpoint
 from polydit.pointgen.cli.job import (
@@ -70,6 +71,7 @@ class _Job(ShapeJob):
 @num_steps_option(type=click.IntRange(min=2))
 @guidance_scale_option
 @solver_option
+@cache_option
 @seed_option
 @format_option
 @checkpoint_option

@@ -7,30 +7,19 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from polydit.core.cli.options import out_option, output_options, overwrite_option
-from polydit.core.cli.output import Output
+from polydit.core.cli.conversion import Conversion, conversion_options
 from polydit.core.errors import InputError
 
 if TYPE_CHECKING:
     from polydit.pointgen.cloud import Normalisation
 
-_CARD = """---
-source: {name}
-source_sha256: {digest}
-weights: {weights}
-licence: as stated where {name} was published
----
-# Converted from {name}
-
-DiT-3D (Mo et al. 2023), read by `pointgen convert` with its {weights} weights. Categories: {categories}. The file does
-not hold the mean and the scale of its data: mean {mean}, scale {scale:.6g} were {found}.
-"""
+_ABOUT = (
+    "DiT-3D (Mo et al. 2023), read by `pointgen convert` with its {weights} weights. Categories: {categories}.\n"
+    "The file does not hold the mean and the scale of its data: mean {mean}, scale {scale:.6g} were {found}."
+)
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@out_option(help="Checkpoint folder to make.", metavar="DIR")
-@overwrite_option(help="Replace a checkpoint that is there.")
 @click.option(
     "--category", required=True, metavar="NAMES",
     help="Its categories in the order of their labels, separated by commas.",
@@ -53,11 +42,8 @@ not hold the mean and the scale of its data: mean {mean}, scale {scale:.6g} were
     "--num-heads", type=click.IntRange(min=1), default=None, show_default="of the published size",
     help="Attention heads.",
 )  # fmt: skip
-@output_options
+@conversion_options
 def convert(
-    source: Path,
-    out: Path,
-    overwrite: bool,
     category: str,
     data: Path | None,
     mean: str | None,
@@ -65,7 +51,7 @@ def convert(
     schedule: str,
     weights: Literal["model_state", "ema"],
     num_heads: int | None,
-    output: Output,
+    call: Conversion,
 ) -> None:
     """Turn a published DiT-3D checkpoint (.pth) into our layout.
 
@@ -76,16 +62,12 @@ def convert(
     pointgen convert chair_s4.pth --category chair --data ShapeNetCore.v2.PC15k/ --out dit3d-s4/
     pointgen sample --checkpoint dit3d-s4/ --out run/
     """
-    from polydit.core.checkpoints.files import sha256_of
-    from polydit.core.checkpoints.folder import CARD, check_free, checkpoint_folder
-
-    check_free(out, overwrite=overwrite)
-    categories = tuple(name.strip() for name in category.split(","))
     from polydit.pointgen.cloud import Normalisation
     from polydit.pointgen.convert import convert_point_dit
     from polydit.pointgen.pipeline import PointPipeline
     from polydit.pointgen.schedules import noise_scheduler
 
+    categories = tuple(name.strip() for name in category.split(","))
     if data is not None:
         normalisation, found = _measured(data, categories), f"measured on {data.name}"
     elif mean is not None and scale is not None:
@@ -95,7 +77,7 @@ def convert(
             "the file does not hold the mean and the scale of its data",
             hint="Give --data with the data set that it was trained on, or --mean and --scale",
         )
-    network = convert_point_dit(source, heads=num_heads, weights=weights)
+    network = convert_point_dit(call.source, heads=num_heads, weights=weights)
     if network.config.num_classes < len(categories):
         problem = f"the checkpoint knows {network.config.num_classes} categories"
         raise InputError(problem, where=f"--category {category}")
@@ -109,23 +91,20 @@ def convert(
         scale=normalisation.scale,
         num_steps=1000,
     )
-    with checkpoint_folder(out, overwrite=overwrite) as folder:
-        pipeline.save_pretrained(folder)
-        card = _CARD.format(
-            name=source.name,
-            digest=sha256_of(source),
-            weights=weights,
-            categories=", ".join(categories),
-            mean=", ".join(f"{value:.6g}" for value in normalisation.mean),
-            scale=normalisation.scale,
-            found=found,
-        )
-        (folder / CARD).write_text(card, encoding="utf-8")
+    about = _ABOUT.format(
+        weights=weights,
+        categories=", ".join(categories),
+        mean=", ".join(f"{value:.6g}" for value in normalisation.mean),
+        scale=normalisation.scale,
+        found=found,
+    )
     count = network.num_parameters()
-    output.summary(
-        {"out": str(out), "source": str(source), "parameters": count, "schedule": schedule},
-        f"{count:,} parameters, schedule {schedule}",
-        f"checkpoint: {out}",
+    call.finish(
+        pipeline.save_pretrained,
+        about=about,
+        weights=weights,
+        facts={"parameters": count, "schedule": schedule},
+        lines=[f"{count:,} parameters, schedule {schedule}"],
     )
 
 

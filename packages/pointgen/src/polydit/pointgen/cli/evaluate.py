@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from polydit.core.cli.evaluation import FiguresFolder, exit_for, figures_option, name_rejected, replace_option
 from polydit.core.cli.options import (
     CommaList,
     config_option,
     device_option,
     limit_option,
-    out_option,
     output_options,
-    overwrite_option,
     workers_option,
 )
 from polydit.core.cli.output import Output
@@ -24,14 +23,11 @@ from polydit.core.errors import InputError
 
 if TYPE_CHECKING:
     from polydit.core.figure import Figure
-    from polydit.pointgen.cloud import Rejected
     from polydit.pointgen.evaluate import Figures
     from polydit.pointgen.evaluate.emd import EmdVariant
     from polydit.pointgen.evaluate.evaluation import Metric
     from polydit.pointgen.evaluate.scores import Measure
 
-_SOME_ITEMS_FAILED = 3
-_NAMED_REJECTIONS = 10  # on the terminal; rejected.csv has all of them
 _FILES = ("figures.json", "nearest.csv", "rejected.csv")
 
 
@@ -58,11 +54,10 @@ _FILES = ("figures.json", "nearest.csv", "rejected.csv")
     "--normalise", type=click.Choice(["none", "unit-box"]), default="none",
     help="Bring every cloud of both sets into the unit box first.",
 )  # fmt: skip
-@out_option(
-    required=False, default=None, show_default="nothing is written", metavar="DIR",
-    help="Where to write figures.json and the nearest reference of each sample; a killed evaluation goes on there.",
-)  # fmt: skip
-@overwrite_option(help="Replace an evaluation that is in --out already.")
+@figures_option(
+    help="Where to write figures.json and the nearest reference of each sample; a killed evaluation goes on there."
+)
+@replace_option
 @workers_option
 @device_option(default="cpu", help="Where to compute cd and the kernel's emd; cpu uses --workers.")
 @limit_option(help="At most this many clouds of each category and set, and as many of both.")
@@ -97,15 +92,18 @@ def evaluate(
     from polydit.core.jobs.device import choose_device
     from polydit.pointgen.evaluate import evaluate_clouds
     from polydit.pointgen.evaluate.inputs import read_references, read_samples
+    from polydit.pointgen.evaluate.tiles import remove_tiles
 
     if not metrics:
         raise InputError("there is nothing to measure", where="--metric", expected="cd, emd or jsd")
     if limit == 0:
         raise InputError("no cloud is left to measure", where="--limit 0")
+    folder = FiguresFolder(out, _FILES)
+    folder.check(overwrite=overwrite)
     samples = read_samples(path, num_points=points, category=category)
     references = read_references(reference, num_points=points, category=category)
     where = "cpu" if device == "cpu" else choose_device(device).name
-    with _held(out, overwrite), _Bar(output) as bar:
+    with folder.held(), _Bar(output) as bar:
         figures = evaluate_clouds(
             samples,
             references,
@@ -120,14 +118,14 @@ def evaluate(
             on_start=bar.start,
             on_pairs=bar.update,
         )
+        folder.write(figures.files())
         if out is not None:
-            _write(figures, out)
-    _name_rejected(figures.rejected, output)
+            remove_tiles(out)
+    name_rejected(figures.rejected, output)
     if out is not None:
         output.note(f"Written to {out}")
     _print(figures, output)
-    if figures.rejected:
-        click.get_current_context().exit(_SOME_ITEMS_FAILED)
+    exit_for(figures.rejected)
 
 
 class _Bar:
@@ -149,52 +147,6 @@ class _Bar:
 
     def update(self, pairs: int) -> None:
         self._progress.update(pairs)
-
-
-@contextmanager
-def _held(out: Path | None, overwrite: bool) -> Iterator[None]:
-    """The folder made and locked; no other evaluation writes into it meanwhile."""
-    if out is None:
-        yield
-        return
-    from polydit.core.jobs.files import naming_write_errors
-    from polydit.core.jobs.lock import FolderLock
-
-    if (out / "figures.json").exists() and not overwrite:
-        hint = "Add --overwrite to replace it."
-        raise InputError("it holds an evaluation already", where=f"--out {out}", hint=hint)
-    if out.exists() and not out.is_dir():
-        raise InputError("is a file, not a folder", where=f"--out {out}")
-    with naming_write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(out)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _write(figures: Figures, out: Path) -> None:
-    """figures.json comes last: where it is, the evaluation is whole."""
-    from polydit.core.jobs.files import atomic_file, naming_write_errors
-    from polydit.pointgen.evaluate.tiles import remove_tiles
-
-    files = figures.files()
-    with naming_write_errors(out):
-        for name in _FILES:
-            (out / name).unlink(missing_ok=True)  # of an evaluation that --overwrite replaces
-        for name in reversed(_FILES):
-            if name in files:
-                with atomic_file(out / name) as handle:
-                    handle.write(files[name])
-        remove_tiles(out)
-
-
-def _name_rejected(rejected: Sequence[Rejected], output: Output) -> None:
-    for entry in rejected[:_NAMED_REJECTIONS]:
-        output.warn(f"{entry.source}: {entry.reason}")
-    if len(rejected) > _NAMED_REJECTIONS:
-        output.warn(f"and {len(rejected) - _NAMED_REJECTIONS} more; --out names all of them in rejected.csv")
 
 
 def _print(figures: Figures, output: Output) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import click
 
@@ -13,6 +13,7 @@ from polydit.core.cli.sampling import Estimate, OnStep, SamplingCall, SamplingJo
 from polydit.pointgen.checkpoint import Checkpoint
 from polydit.pointgen.data.recipe import Scaling
 from polydit.pointgen.sampling_plan import PlannedShape
+from polydit.pointgen.solvers import Solver
 
 if TYPE_CHECKING:
     from polydit.core.jobs.device import Device
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("ply", "glb", "obj", "xyz", "npy")
 DEFAULT_FORMATS = ("ply", "glb")
-SOLVERS = ("auto", "dpm++", "ddim", "ddpm", "euler")
 MOST_POINTS = 1_000_000  # of one cloud: far beyond what a network of this kind resolves, and small in memory
 _NO_STL = "An STL file holds triangles, and a cloud has none: it would be empty."
 
@@ -34,7 +34,7 @@ format_option = SharedOption(
     help="File formats, separated by commas.",
 )  # fmt: skip
 solver_option = SharedOption(
-    "--solver", type=click.Choice(SOLVERS), default="auto",
+    "--solver", type=click.Choice(get_args(Solver)), default="auto",
     help="How steps are taken; auto: the one of few steps that suits the checkpoint.",
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ class ShapeCall(SamplingCall):
     """The options that all three commands have."""
 
     points: int | None
-    solver: str
+    solver: Solver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +80,19 @@ class ShapeJob(SamplingJob[PlannedShape]):
 
     def load(self, device: Device, on_step: OnStep) -> Work[PlannedShape]:
         """Loads the network."""
+        from polydit.core.sampling.cache.named import cache_for
         from polydit.pointgen.sampling_run import Sampler
 
+        pipeline = _load(self, device)
         return Sampler(
-            pipeline=_load(self, device),
+            pipeline=pipeline,
             num_points=self.num_points,
             formats=self.formats,
             num_steps=self.num_steps,
             guidance_scale=self.guidance_scale,
             solver=self.call.solver,
+            cache=cache_for(pipeline.network, self.cache, self.num_steps),
+            on_cache=self.caches.add,
             frame=self.frame,
             model=self.model,
             on_step=on_step,

@@ -17,6 +17,7 @@ from polydit.core.cli.options import (
     seed_option,
 )
 from polydit.core.cli.output import Output
+from polydit.core.cli.sampling import cache_option
 from polydit.pointgen.checkpoint import ALL, Checkpoint
 from polydit.pointgen.cli.job import (
     ShapeCall,
@@ -45,6 +46,7 @@ class _Call(ShapeCall):
 @num_steps_option(type=click.IntRange(min=2))
 @guidance_scale_option
 @solver_option
+@cache_option
 @seed_option
 @format_option
 @checkpoint_option

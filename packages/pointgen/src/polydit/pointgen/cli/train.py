@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from polydit.core.cli.config import apply_settings, dotted, effective_options
-from polydit.core.cli.options import (
-    MAY_DIFFER,
-    config_option,
-    dry_run_option,
-    limit_option,
-    out_option,
-    output_options,
-    overwrite_option,
-    set_option,
-)
-from polydit.core.cli.output import Output
+from polydit.core.cli.config import apply_settings
+from polydit.core.cli.training import Tell, TrainingCall, TrainingJob, data_option, training_options
 from polydit.core.errors import InputError
-from polydit.core.jobs import RunFolder
 from polydit.pointgen.recipe import Recipe
 
 if TYPE_CHECKING:
     from polydit.core.models.dit import DiT
     from polydit.pointgen.cloud import Cloud
 
-_PRODUCTS = ("training", "checkpoint", "recipe.json")
+
+@dataclass(frozen=True, kw_only=True)
+class _Training(TrainingJob[Recipe]):
+    command = "pointgen train"
+    next_command = "pointgen sample"
+    products = ("training", "checkpoint", "recipe.json")
+
+    clouds: list[Cloud]
+    start: Path | None
+
+    def provenance(self) -> dict[str, Any]:
+        return {"clouds": len(self.clouds)}
+
+    def fit(self, tell: Tell) -> Path:
+        from polydit.pointgen.fit import fit
+
+        start, call = _images_network(self.start), self.call
+        return fit(self.clouds, self.recipe, call.out, start=start, device=call.device, progress=tell)
+
+    def plan(self) -> tuple[dict[str, Any], list[str]]:
+        from polydit.pointgen.fit import build_network, measure
+
+        counts = Counter(cloud.category for cloud in self.clouds)
+        normalisation = measure(self.clouds)
+        facts = {
+            "clouds": dict(sorted(counts.items())),
+            "points": min(cloud.num_points for cloud in self.clouds),
+            "mean": list(normalisation.mean),
+            "scale": normalisation.scale,
+            "parameters": build_network(self.recipe.network, len(counts)).num_parameters(),
+        }
+        named = ", ".join(f"{count} {name or 'without category'}" for name, count in sorted(counts.items()))
+        mean = ", ".join(f"{value:.4g}" for value in normalisation.mean)
+        return facts, [
+            f"clouds: {named}, of at least {facts['points']} points",
+            f"mean {mean}, scale {normalisation.scale:.4g}",
+            f"network: {facts['parameters']:,} parameters",
+        ]
 
 
 @click.command()
-@click.option(
-    "--data", "path", required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH",
-    help="Training clouds: a data set of `pointgen data make` or `import`, or any folder of clouds or meshes.",
-)  # fmt: skip
+@data_option(
+    help="Training clouds: a data set of `pointgen data make` or `import`, or any folder of clouds or meshes."
+)
 @click.option(
     "--category", default="all", metavar="all|NAMES", help="Categories to train on, separated by commas.",
 )  # fmt: skip
@@ -44,29 +70,8 @@ _PRODUCTS = ("training", "checkpoint", "recipe.json")
     metavar="PATH",
     help="Published DiT weights of images (.pt) whose blocks the training starts from, such as DiT-XL/2.",
 )  # fmt: skip
-@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", help="Where to compute.")
-@out_option
-@overwrite_option
-@config_option
-@set_option
-@limit_option(help="At most this many clouds.")
-@dry_run_option
-@output_options
-@click.pass_context
-def train(
-    ctx: click.Context,
-    /,
-    path: Path,
-    category: str,
-    start: Path | None,
-    device: str,
-    out: Path,
-    overwrite: bool,
-    settings: dict[str, Any],
-    limit: int | None,
-    dry_run: bool,
-    output: Output,
-) -> None:
+@training_options(things="clouds")
+def train(data: Path, category: str, start: Path | None, call: TrainingCall) -> None:
     """Train DiT-3D on point clouds.
 
     \b
@@ -78,46 +83,31 @@ def train(
     Every setting of the recipe is a key of the TOML file or of --set; `pointgen train --dry-run` shows them all. Of a
     PC15k data set the train split is used. The same command run again goes on where it stopped, to the same losses.
     """
-    recipe = apply_settings(Recipe(), settings)
-    clouds = _read(path, category, recipe.num_points, limit, output)
-    if dry_run:
-        _print_plan(clouds, recipe, output)
-        return
-    with RunFolder.open(
-        out,
-        command="pointgen train",
-        options=effective_options(ctx),
-        provenance={"clouds": len(clouds)},
-        overwrite=overwrite,
-        free=MAY_DIFFER - {"limit"},
-        products=list(_PRODUCTS),
-    ):
-        checkpoint = _fit(clouds, recipe, out, start, device, output)
-    command = f"pointgen sample --checkpoint {checkpoint} --out run/"
-    output.summary({"checkpoint": str(checkpoint), "next": command}, f"next: {command}", str(checkpoint))
+    recipe = apply_settings(Recipe(), call.settings)
+    clouds = _read(data, category, recipe.num_points, call)
+    _Training(call=call, recipe=recipe, clouds=clouds, start=start).run()
 
 
-def _read(path: Path, category: str, num_points: int, limit: int | None, output: Output) -> list[Cloud]:
+def _read(path: Path, category: str, num_points: int, call: TrainingCall) -> list[Cloud]:
     from polydit.pointgen.cloud import Cloud, Rejected
     from polydit.pointgen.data.pc15k import find_splits
     from polydit.pointgen.data.readers import read_clouds
 
-    laid_out = bool(
-        find_splits(path)
-    )  # other folders have no splits, and their meshes need points to be drawn
+    # Other folders have no splits, and their meshes need points to be drawn.
+    laid_out = bool(find_splits(path))
     drawn = None if laid_out else max(num_points, 10_000)
     entries = list(read_clouds(path, split="train" if laid_out else None, num_points=drawn))
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
     clouds = [entry for entry in entries if isinstance(entry, Cloud)]
     if rejected:
         first = rejected[0]
-        output.warn(f"{len(rejected)} files were left out, the first: {first.source}: {first.reason}")
+        call.output.warn(f"{len(rejected)} files were left out, the first: {first.source}: {first.reason}")
     if category != "all":
         clouds = _of_categories(clouds, category, path)
     if not clouds:
         hint = f"Look with: pointgen data inspect {path}"
         raise InputError("no cloud to train on", where=str(path), hint=hint)
-    return clouds[:limit]
+    return clouds[: call.limit]
 
 
 def _of_categories(clouds: list[Cloud], names: str, path: Path) -> list[Cloud]:
@@ -131,46 +121,9 @@ def _of_categories(clouds: list[Cloud], names: str, path: Path) -> list[Cloud]:
     return [cloud for cloud in clouds if cloud.category in wanted]
 
 
-def _fit(
-    clouds: list[Cloud], recipe: Recipe, out: Path, start: Path | None, device: str, output: Output
-) -> Path:
-    from polydit.pointgen.fit import fit
-
-    def tell(step: int, steps: int, scalars: dict[str, Any]) -> None:
-        output.item(scalars)
-        output.note(f"{step}/{steps}  loss {scalars['loss']:.4g}  {scalars['seconds_per_step']:.2f} s/step")
-
-    return fit(clouds, recipe, out, start=_images_network(start), device=device, progress=tell)
-
-
 def _images_network(path: Path | None) -> DiT | None:
     if path is None:
         return None
     from polydit.core.models.convert import convert_dit
 
     return convert_dit(path)
-
-
-def _print_plan(clouds: list[Cloud], recipe: Recipe, output: Output) -> None:
-    from dataclasses import asdict
-
-    from polydit.pointgen.fit import build_network, measure
-
-    counts = Counter(cloud.category for cloud in clouds)
-    network = build_network(recipe.network, len(counts))
-    normalisation = measure(clouds)
-    facts = {
-        "clouds": dict(sorted(counts.items())),
-        "points": min(cloud.num_points for cloud in clouds),
-        "mean": list(normalisation.mean),
-        "scale": normalisation.scale,
-        "parameters": network.num_parameters(),
-    }
-    named = ", ".join(f"{count} {name or 'without category'}" for name, count in sorted(counts.items()))
-    lines = [f"clouds: {named}, of at least {facts['points']} points"]
-    lines += [
-        f"mean {', '.join(f'{value:.4g}' for value in normalisation.mean)}, scale {normalisation.scale:.4g}"
-    ]
-    lines += [f"network: {facts['parameters']:,} parameters"]
-    lines += [f"  {key} = {value}" for key, value in dotted(asdict(recipe))]
-    output.summary({"dry_run": True, **facts, "recipe": asdict(recipe)}, *lines)

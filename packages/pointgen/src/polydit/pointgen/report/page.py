@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from polydit.core.jobs import RunRecord, atomic_file, read_run
-from polydit.core.jobs.files import naming_write_errors
+from polydit.core.jobs import RunRecord, read_run
 from polydit.core.report import (
+    HANDS,
     Badge,
     Card,
     Gallery,
@@ -20,10 +18,14 @@ from polydit.core.report import (
     Section,
     Sheet,
     Table,
+    counted,
+    failed_items,
+    failures,
+    run_page,
     viewer,
-)
+    write_page,
+)  # fmt: skip
 from polydit.core.report.markup import Content, Markup, tag
-from polydit.core.report.run_tables import provenance_table, settings_table
 from polydit.core.report.sections import Cell, Value
 from polydit.pointgen.report.clouds import MOST_POINTS, Counts, Entry, Shown, entries_of
 from polydit.pointgen.report.neighbours import (
@@ -36,7 +38,6 @@ from polydit.pointgen.report.neighbours import (
 MOST_COMPARED: Final = 64
 MOST_SHOWN: Final = 48
 MOST_THUMBNAILS: Final = 120
-MOST_FAILURES: Final = 200
 
 PURPOSE: Final = "Shapes are samples of a model, not designs: nothing about them is to scale or fit for use."
 
@@ -63,10 +64,8 @@ def write_report(
     entries = list(islice(entries_of(run, unreadable), max(MOST_THUMBNAILS, limit if train else 0)))
     near = nearest_training_shapes([entry.cloud for entry in entries[:limit]], train) if train else None
     report = _Report(run, entries, near, unreadable)
-    page = report.page().write(out or run.folder / "report.html")
-    with naming_write_errors(page.parent), atomic_file(page.with_name("figures.json")) as file:
-        file.write(json.dumps(report.summary(), indent=2, ensure_ascii=False).encode())
-    return page
+    path = out or run.folder / "report.html"
+    return write_page(report.page(), path, figures=report.summary())
 
 
 class _Report:
@@ -89,10 +88,8 @@ class _Report:
             Headline("In numbers", self.headline()),
             *(found if self.entries else ()),
             *self.failures(),
-            settings_table(self.run),
-            provenance_table(self.run),
         ]
-        return Page(title=self.run.command, subtitle=self.subtitle(), sections=sections, footer=self.footer())
+        return run_page(self.run, subject=[counted(self.made, "cloud")], sections=sections, purpose=PURPOSE)
 
     def summary(self) -> dict[str, Any]:
         """The report's numbers, for a program."""
@@ -102,11 +99,6 @@ class _Report:
             "categories": self.counts.to_json(),
             "nearest_training_shapes": self.near.to_json() if self.near else None,
         }
-
-    def subtitle(self) -> str:
-        started = str(self.run.run.get("started", ""))[:10]
-        parts = [f"{self.made:,} clouds", f"checkpoint {self._checkpoint('name')}", started]
-        return " · ".join(part for part in [*parts, str(self.run.run.get("status", ""))] if part)
 
     def headline(self) -> list[tuple[str, str]]:
         points = [str(entry.num_points) for entry in self.entries[:1]]
@@ -143,15 +135,12 @@ class _Report:
     def gallery(self) -> Gallery:
         few = self.entries[:MOST_SHOWN]
         which = f"The first {MOST_SHOWN} of {self.made:,}. " if self.made > MOST_SHOWN else ""
-        hands = (
-            "Drag to turn, click and scroll to zoom, double-click to reset; or use the arrow keys, + and -. "
-        )
         known = any("known_points" in entry.record["measures"] for entry in few)
         colours = "Colour is height." + (" The points that were given are red." if known else "")
         thinned = any(entry.num_points > MOST_POINTS for entry in few)
         more = f" A view shows at most {MOST_POINTS:,} points." if thinned else ""
         cards = [_card(entry, self._neighbour(entry), self._usual()) for entry in few]
-        return Gallery(title="Shapes", cards=cards, note=which + hands + colours + more)
+        return Gallery(title="Shapes", cards=cards, note=f"{which}{HANDS} {colours}{more}")
 
     def comparison(self) -> list[Section]:
         """How far the samples are from the training set, and it from itself."""
@@ -181,21 +170,7 @@ class _Report:
         return min(self.near.usual) if self.near and self.near.usual else 0.0
 
     def failures(self) -> list[Section]:
-        failed = islice(self.run.failed(), MOST_FAILURES)
-        rows = [*self.unreadable, *((record["id"], record["error"]["message"]) for record in failed)]
-        if not rows:
-            return []
-        more = self.failed + len(self.unreadable) - len(rows)
-        note = f"And {more:,} more; manifest.jsonl names all of them." if more else ""
-        return [Table(title="Failures", columns=("Item", "Reason"), rows=rows, note=note)]
-
-    def footer(self) -> list[str]:
-        licence = self._checkpoint("licence")
-        return [PURPOSE, *([f"Licence of the checkpoint: {licence}."] if licence else [])]
-
-    def _checkpoint(self, key: str) -> str:
-        checkpoint = self.run.provenance.get("checkpoint")
-        return str(checkpoint.get(key, "")) if isinstance(checkpoint, Mapping) else ""
+        return failures([*self.unreadable, *failed_items(self.run)], total=self.failed + len(self.unreadable))
 
 
 def _card(entry: Entry, near: Neighbour | None, usual: float) -> Card:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from polydit.core.cli.options import out_option, output_options, overwrite_option
-from polydit.core.cli.output import Output
+from polydit.core.cli.conversion import Conversion, conversion_options
 from polydit.core.errors import InputError
 
 if TYPE_CHECKING:
     from polydit.robopolicy.convert import Published
+    from polydit.robopolicy.policy import RobotPolicy
 
-_CARD = """---
-source: {name}
-source_sha256: {digest}
-licence: as stated where {name} was published
----
-# Converted from {name}
-
-{paper}, read by `robopolicy convert` from its published checkpoint. Data, figures and limits are those of its authors.
-"""
+_ABOUT = (
+    "{paper}, read by `robopolicy convert` from its published checkpoint. Data, figures and limits are those of its "
+    "authors."
+)
 _PAPERS = {
     "rdt": "RDT-1B (Liu et al. 2024, arXiv:2410.07864)",
     "mode": "Mixture of Expert Denoisers (Reuss et al. 2024, arXiv:2412.12953)",
@@ -31,10 +27,7 @@ _PAPERS = {
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
 @click.option("--from", "model", type=click.Choice(list(_PAPERS)), required=True, help="What SOURCE is of.")
-@out_option(help="Checkpoint folder to make.", metavar="DIR")
-@overwrite_option(help="Replace a checkpoint that is there.")
 @click.option(
     "--data", type=click.Path(exists=True, path_type=Path), default=None, show_default="the network alone",
     metavar="PATH", help="A data set of your robot, for scales, frame rate and cameras; needs --language.",
@@ -51,17 +44,14 @@ _PAPERS = {
     "--num-heads", type=click.IntRange(min=1), default=None, show_default="read from the file",
     help="Attention heads of PAD, if the file does not tell.",
 )  # fmt: skip
-@output_options
+@conversion_options
 def convert(
-    source: Path,
     model: str,
-    out: Path,
-    overwrite: bool,
     data: Path | None,
     language: Path | None,
     cameras: tuple[str, ...],
     num_heads: int | None,
-    output: Output,
+    call: Conversion,
 ) -> None:
     """Turn a published checkpoint of RDT, MoDE or PAD into our layout.
 
@@ -74,36 +64,31 @@ def convert(
 
     A published file knows networks, not robots: it becomes a policy with --data and --language.
     """
-    from polydit.core.checkpoints.files import sha256_of
-    from polydit.core.checkpoints.folder import CARD, check_free, checkpoint_folder
-
-    check_free(out, overwrite=overwrite)
     if (data is None) != (language is None):
         raise InputError("a policy needs both", where="--data and --language")
     from polydit.robopolicy.convert import read_published
 
-    published = read_published(model, source, heads=num_heads)
-    digest = sha256_of(source)
-    with checkpoint_folder(out, overwrite=overwrite) as folder:
-        if data is None or language is None:
-            published.save(folder)
-        else:
-            _save_policy(published, data, language, cameras, folder)
-        card = _CARD.format(name=source.resolve().name, digest=digest, paper=_PAPERS[model])
-        (folder / CARD).write_text(card, encoding="utf-8")
-    if data is None:
-        output.note("It is the network alone. With --data and --language it becomes a policy for your robot.")
-    record = {"out": str(out), "source": str(source), "sha256": digest, "model": model}
+    published = read_published(model, call.source, heads=num_heads)
+    save: Callable[[Path], object]
+    if data is None or language is None:
+        save = published.save
+        call.output.note(
+            "It is the network alone. With --data and --language it becomes a policy for your robot."
+        )
+    else:
+        save = _policy(published, data, language, cameras).save_pretrained
     count = published.network.num_parameters()
-    output.summary({**record, "parameters": count}, f"network: {count:,} parameters", f"checkpoint: {out}")
+    call.finish(
+        save,
+        about=_ABOUT.format(paper=_PAPERS[model]),
+        facts={"model": model, "parameters": count},
+        lines=[f"network: {count:,} parameters"],
+    )
 
 
-def _save_policy(
-    published: Published, data: Path, language: Path, cameras: tuple[str, ...], folder: Path
-) -> None:
+def _policy(published: Published, data: Path, language: Path, cameras: tuple[str, ...]) -> RobotPolicy:
     from polydit.robopolicy.data.readers import read_dataset
     from polydit.robopolicy.language import Instructions
 
     dataset = read_dataset(data)
-    policy = published.policy(dataset, Instructions.read(language), cameras or dataset.info.cameras)
-    policy.save_pretrained(folder)
+    return published.policy(dataset, Instructions.read(language), cameras or dataset.info.cameras)

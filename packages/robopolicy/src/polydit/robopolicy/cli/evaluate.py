@@ -24,6 +24,7 @@ from polydit.core.cli.options import (
     out_option,
     output_options,
     overwrite_option,
+    report_option,
     retry_failed_option,
     seed_option,
     shard_option,
@@ -144,7 +145,7 @@ class _Job:
     "--plots", type=click.IntRange(min=0), default=1, metavar="N",
     help="Keep and plot the actions of the first N episodes of each task.",
 )  # fmt: skip
-@click.option("--report/--no-report", default=True, help=f"Write {REPORT} at the end.")
+@report_option
 @out_option
 @overwrite_option
 @config_option

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from polydit.core.cli.options import out_option, output_options
+from polydit.core.cli.options import output_options
 from polydit.core.cli.output import Output
+from polydit.core.cli.report import page_option, run_argument, say_written
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, path_type=Path))
-@out_option(required=False, default=None, show_default="report.html in RUN", metavar="FILE", help="The page.")
+@run_argument
+@page_option(help="The page.")
 @output_options
 def report(run: Path, out: Path | None, output: Output) -> None:
     """Write a page with the figures, videos, action plots and failures of RUN, a folder of "robopolicy evaluate".
@@ -21,5 +22,4 @@ def report(run: Path, out: Path | None, output: Output) -> None:
     """
     from polydit.robopolicy.report import write_report
 
-    page = write_report(run, out=out)
-    output.summary({"report": str(page)}, f"Report: {page}")
+    say_written(write_report(run, out=out), output)

@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from polydit.core.cli.config import apply_settings, dotted, effective_options
-from polydit.core.cli.options import (
-    MAY_DIFFER,
-    checkpoint_option,
-    config_option,
-    dry_run_option,
-    limit_option,
-    out_option,
-    output_options,
-    overwrite_option,
-    set_option,
-)
-from polydit.core.cli.output import Output
+from polydit.core.cli.config import apply_settings
+from polydit.core.cli.options import checkpoint_option
+from polydit.core.cli.training import Tell, TrainingCall, TrainingJob, data_option, training_options
 from polydit.core.errors import InputError
-from polydit.core.jobs import RunFolder
 from polydit.robopolicy.recipe import Recipe
 
 if TYPE_CHECKING:
+    from polydit.core.cli.output import Output
     from polydit.robopolicy.data.readers import Dataset
     from polydit.robopolicy.fit import Prepared
     from polydit.robopolicy.language import Instructions
     from polydit.robopolicy.policy import RobotPolicy
 
-_PRODUCTS = (
-    "network", "normalizer.json", "normalizer.safetensors", "instructions.json", "instructions.safetensors",
-    "model_index.json", "recipe.json", "arm.toml", "training", "saving.tmp",
-)  # fmt: skip
 _OF_TRAINING = {  # settings that can change from one training of a network to the next
     "rdt.drop_conditions", "rdt.state_noise", "mode.goal_dropout", "mode.balance_weight", "pad.action_weight",
 }  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Training(TrainingJob[Recipe]):
+    command = "robopolicy train"
+    next_command = "robopolicy evaluate"
+    products = (
+        "network", "normalizer.json", "normalizer.safetensors", "instructions.json", "instructions.safetensors",
+        "model_index.json", "recipe.json", "arm.toml", "training", "saving.tmp",
+    )  # fmt: skip
+
+    prepared: Prepared
+    started_from: dict[str, Any]
+
+    def provenance(self) -> dict[str, Any]:
+        return {"episodes": len(self.prepared.data.windows.lengths), **self.started_from}
+
+    def fit(self, tell: Tell) -> Path:
+        from polydit.robopolicy.fit import run
+
+        run(self.prepared, self.recipe, self.call.out, device=self.call.device, progress=tell)
+        return self.call.out
+
+    def plan(self) -> tuple[dict[str, Any], list[str]]:
+        windows, policy = self.prepared.data.windows, self.prepared.policy
+        facts = {
+            "episodes": len(windows.lengths),
+            "frames": len(windows),
+            "tasks": list(dict.fromkeys(windows.tasks)),
+            "state": windows.states.shape[1],
+            "action": windows.actions.shape[1],
+            "fps": windows.fps,
+            "parameters": sum(p.numel() for p in policy.network.parameters()),
+            "instructions": policy.instructions.kind,
+        }
+        return facts, [
+            f"{facts['episodes']} episodes, {facts['frames']:,} frames at {facts['fps']:g} per second",
+            f"state: {facts['state']} numbers, action: {facts['action']}",
+            f"instructions ({facts['instructions']}): {', '.join(map(repr, facts['tasks']))}",
+            f"network: {facts['parameters']:,} parameters",
+        ]
+
+
 @click.command()
-@click.option(
-    "--data", "path", required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH",
-    help="Demonstrations: any data set that `robopolicy data inspect` reads.",
-)  # fmt: skip
+@data_option(help="Demonstrations: any data set that `robopolicy data inspect` reads.")
 @click.option(
     "--model", type=click.Choice(["rdt", "mode", "pad"]), default=None, show_default="the recipe's: mode",
     help="The system to train.",
@@ -57,29 +82,9 @@ _OF_TRAINING = {  # settings that can change from one training of a network to t
 @checkpoint_option(
     show_default="a new policy", help="A policy to go on from: a listed name, a folder or a hub address."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", help="Where to compute.")
-@out_option
-@overwrite_option
-@config_option
-@set_option
-@limit_option(help="At most this many episodes.")
-@dry_run_option
-@output_options
-@click.pass_context
+@training_options(things="episodes")
 def train(
-    ctx: click.Context,
-    /,
-    path: Path,
-    model: str | None,
-    language: Path | None,
-    checkpoint: str | None,
-    device: str,
-    out: Path,
-    overwrite: bool,
-    settings: dict[str, Any],
-    limit: int | None,
-    dry_run: bool,
-    output: Output,
+    data: Path, model: str | None, language: Path | None, checkpoint: str | None, call: TrainingCall
 ) -> None:
     """Train a policy on demonstrations.
 
@@ -93,31 +98,17 @@ def train(
     Every setting of the recipe is a key of the TOML file or of --set; `robopolicy train --dry-run` shows them all.
     The same command run again goes on where it stopped, to the same losses.
     """
-    recipe = _recipe(model, settings)
-    dataset = _read(path, limit)
+    recipe = _recipe(model, call.settings)
+    dataset = _read(data, call.limit)
     found, start = _policy(checkpoint)
     if start is not None:
-        _refuse_other_network(start.config.model, model, settings)
+        _refuse_other_network(start.config.model, model, call.settings)
         recipe = replace(recipe, model=start.config.model)
-    prepared = _prepare(dataset, recipe, start, language, output)
-    if dry_run:
-        _print_plan(prepared, recipe, output)
-        return
-    with RunFolder.open(
-        out,
-        command="robopolicy train",
-        options=effective_options(ctx),
-        provenance={"episodes": len(prepared.data.windows.lengths), **found},
-        overwrite=overwrite,
-        free=MAY_DIFFER - {"limit"},
-        products=list(_PRODUCTS),
-    ):
-        _run(prepared, recipe, out, device, output)
-    command = f"robopolicy evaluate --checkpoint {out} --out run/"
-    output.summary({"checkpoint": str(out), "next": command}, f"next: {command}", str(out))
+    prepared = _prepare(dataset, recipe, start, language, call.output)
+    _Training(call=call, recipe=recipe, prepared=prepared, started_from=found).run()
 
 
-def _recipe(model: str | None, settings: dict[str, Any]) -> Recipe:
+def _recipe(model: str | None, settings: Mapping[str, Any]) -> Recipe:
     recipe = apply_settings(Recipe(), settings)
     if model is None:
         return recipe
@@ -149,7 +140,7 @@ def _policy(checkpoint: str | None) -> tuple[dict[str, Any], RobotPolicy | None]
     return {"checkpoint": found.provenance()}, RobotPolicy.from_pretrained(found.path)
 
 
-def _refuse_other_network(known: str, model: str | None, settings: dict[str, Any]) -> None:
+def _refuse_other_network(known: str, model: str | None, settings: Mapping[str, Any]) -> None:
     """A policy to go on from keeps its network and scales, so nobody may believe to have changed them."""
     if model not in (None, known):
         raise InputError(f"the policy to go on from is of the model {known}", where=f"--model {model}")
@@ -182,33 +173,3 @@ def _embeddings(path: Path | None, start: RobotPolicy | None) -> Instructions | 
     from polydit.robopolicy.language import Instructions
 
     return Instructions.read(path)
-
-
-def _run(prepared: Prepared, recipe: Recipe, out: Path, device: str, output: Output) -> None:
-    from polydit.robopolicy.fit import run
-
-    def tell(step: int, steps: int, scalars: dict[str, Any]) -> None:
-        output.item(scalars)
-        output.note(f"{step}/{steps}  loss {scalars['loss']:.4g}  {scalars['seconds_per_step']:.2f} s/step")
-
-    run(prepared, recipe, out, device=device, progress=tell)
-
-
-def _print_plan(prepared: Prepared, recipe: Recipe, output: Output) -> None:
-    windows, policy = prepared.data.windows, prepared.policy
-    facts = {
-        "episodes": len(windows.lengths),
-        "frames": len(windows),
-        "tasks": list(dict.fromkeys(windows.tasks)),
-        "state": windows.states.shape[1],
-        "action": windows.actions.shape[1],
-        "fps": windows.fps,
-        "parameters": sum(p.numel() for p in policy.network.parameters()),
-        "instructions": policy.instructions.kind,
-    }
-    lines = [f"{facts['episodes']} episodes, {facts['frames']:,} frames at {facts['fps']:g} per second"]
-    lines += [f"state: {facts['state']} numbers, action: {facts['action']}"]
-    lines += [f"instructions ({facts['instructions']}): {', '.join(map(repr, facts['tasks']))}"]
-    lines += [f"network: {facts['parameters']:,} parameters"]
-    lines += [f"  {key} = {value}" for key, value in dotted(asdict(recipe))]
-    output.summary({"dry_run": True, **facts, "recipe": asdict(recipe)}, *lines)

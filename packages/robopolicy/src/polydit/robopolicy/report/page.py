@@ -8,15 +8,24 @@ from typing import Final
 
 from polydit.core.jobs import RunRecord, read_run
 from polydit.core.report import Figure as ReportFigure
-from polydit.core.report import Figures, Gallery, Headline, Page, Plots, Section, Table
-from polydit.core.report.run_tables import provenance_table, settings_table
+from polydit.core.report import (
+    Figures,
+    Gallery,
+    Headline,
+    Page,
+    Plots,
+    Section,
+    Table,
+    failed_items,
+    failures,
+    run_page,
+)  # fmt: skip
 from polydit.core.report.sections import Cell, Value
 from polydit.robopolicy.evaluate.summary import METHOD, Episodes, Summary
 from polydit.robopolicy.report.episodes import action_plot, video_card
 
 MOST_PLOTS: Final = 24
 MOST_VIDEOS: Final = 24
-MOST_FAILURES: Final = 200
 
 PURPOSE: Final = "Measured in simulation. It says little of what the policy would do on a real robot."
 
@@ -50,16 +59,9 @@ class _Report:
             Headline("At a glance", self.headline()),
             *(found if self.summary.rows else ()),
             *self.failures(),
-            settings_table(self.run),
-            provenance_table(self.run),
         ]
-        return Page(title=self.run.command, subtitle=self.subtitle(), sections=sections, footer=self.footer())
-
-    def subtitle(self) -> str:
-        options = self.run.options
-        started = str(self.run.run.get("started", ""))[:10]
-        parts = [options["env"], self._policy(), started, str(self.run.run.get("status", ""))]
-        return " · ".join(part for part in parts if part)
+        subject = [self.run.options["env"], self.run.options["policy"] or ""]
+        return run_page(self.run, subject=subject, sections=sections, purpose=PURPOSE)
 
     def headline(self) -> list[tuple[str, str]]:
         every, mean = self.summary.all, self.summary.mean_over_tasks
@@ -121,28 +123,8 @@ class _Report:
         return sum(1 for _ in self.run.files(ending))
 
     def failures(self) -> list[Section]:
-        failed = [
-            (record["id"], record["error"]["message"]) for record in islice(self.run.failed(), MOST_FAILURES)
-        ]
-        if not failed:
-            return []
-        more = self.run.manifest.count("failed") - len(failed)
-        note = f"And {more:,} more; manifest.jsonl names all of them." if more else ""
-        return [Table(title="Broken off", columns=("Episode", "Reason"), rows=failed, note=note)]
-
-    def footer(self) -> list[str]:
-        licence = self._checkpoint("licence")
-        return [PURPOSE, *([f"Licence of the checkpoint: {licence}."] if licence else [])]
-
-    def _policy(self) -> str:
-        return (
-            f"checkpoint {self._checkpoint('name')}"
-            if self._checkpoint("name")
-            else self.run.options["policy"]
-        )
-
-    def _checkpoint(self, key: str) -> str:
-        return str(self.run.provenance.get("checkpoint", {}).get(key, ""))
+        total = self.run.manifest.count("failed")
+        return failures(failed_items(self.run), total, title="Broken off", item="Episode")
 
 
 def _figure(episodes: Episodes) -> ReportFigure:

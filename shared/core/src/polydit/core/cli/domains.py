@@ -73,7 +73,8 @@ class Domain:
     """One domain package.
 
     ``checks`` are ``"module:function"`` for ``polydit doctor``: each function takes nothing and returns one
-    ``Finding``. The first entry of ``checkpoints`` is the default.
+    ``Finding``. The first entry of ``checkpoints`` is the default. ``calibration`` is the ``"module:function"`` of
+    ``polydit calibrate``: (checkpoint or None, number of items, request) to a `Checkpoint` and a `Sampler`.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Domain:
     command: str
     checkpoints: tuple[CheckpointEntry, ...] = ()
     checks: tuple[str, ...] = ()
+    calibration: str = ""
 
 
 def installed_domains() -> list[Domain]:

@@ -10,6 +10,10 @@ from polydit.core.cli.options import output_options
 from polydit.core.cli.output import Output
 
 _COMMANDS = {
+    "calibrate": (
+        "polydit.core.cli.calibrate:calibrate",
+        "Measure steps, solvers and caches on a checkpoint, and choose.",
+    ),
     "doctor": ("polydit.core.cli.doctor:doctor", "Check what works here and how to fix what does not."),
     "list": ("polydit.core.cli.main:list_domains", "List installed domains, their models and licences."),
 }

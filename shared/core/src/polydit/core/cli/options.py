@@ -225,19 +225,24 @@ def output_options(function: Decorated) -> Decorated:
     return cast(Decorated, speaking)
 
 
+def stacked(function: Decorated, *decorators: Callable[[Decorated], Any]) -> Decorated:
+    """The function as if the decorators stood above it in this order."""
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
 def run_options(function: Decorated) -> Decorated:
     """What every command that fills a run folder takes.
 
     ``out, overwrite, limit, shard, batch_size, device, dtype, fail_fast, retry_failed, dry_run, output``
     arrive as arguments; ``--config`` and ``--debug`` act by themselves.
     """
-    decorators = (
+    return stacked(
+        function,
         out_option, overwrite_option, config_option, batch_size_option, device_option, dtype_option,
         shard_option, limit_option, fail_fast_option, retry_failed_option, dry_run_option, output_options,
     )  # fmt: skip
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
 
 
 # Options that say how a command speaks or treats earlier results: not part of what run.json repeats.

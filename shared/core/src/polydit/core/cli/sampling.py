@@ -6,22 +6,26 @@ A command gathers its options in a `SamplingCall`, fills in what the checkpoint 
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
+import click
+
 from polydit.core.cli.config import Option, effective_options
-from polydit.core.cli.options import MAY_DIFFER
+from polydit.core.cli.options import MAY_DIFFER, SharedOption
 from polydit.core.cli.output import Output
+from polydit.core.errors import CheckpointError, InputError
 from polydit.core.jobs import Manifest, ManifestRecord, RunFolder, Tally, run_batches
 from polydit.core.jobs.items import Item, Outcome
 from polydit.core.jobs.plan import Plan, Shard
+from polydit.core.sampling.cache.named import AUTO, CACHE_KEY, CACHES, NONE, CacheSetting
+from polydit.core.sampling.cache.report import CacheTally, CacheWarning
 
 if TYPE_CHECKING:
-    import click
-
     from polydit.core.checkpoints.checkpoint import Checkpoint
     from polydit.core.jobs.device import Device
 
@@ -30,6 +34,21 @@ Work: TypeAlias = Callable[[Sequence[T]], Sequence[Outcome]]
 OnStep: TypeAlias = Callable[[int, int], None]
 
 REPORT, FIGURES = "report.html", "figures.json"
+
+
+def _check_cache(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Callback of ``--cache``: the setting with all its options, so that run.json repeats it whatever the defaults."""
+    try:
+        return AUTO if value == AUTO else str(CacheSetting.parse(value))
+    except InputError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+cache_option = SharedOption(
+    "--cache", default=AUTO, callback=_check_cache, metavar="|".join((AUTO, *CACHES)),
+    help="Forecast some steps in place of computing them: faster, a little less exact. auto: as the checkpoint "
+    "suggests. Options in brackets, as in 'newton(every=4)'. cg-taylor and fbcache choose the steps of a whole batch.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +71,7 @@ class SamplingCall:
     fail_fast: bool
     retry_failed: bool
     dry_run: bool
+    cache: str = NONE  # of commands without the option
 
     def check_device(self) -> None:
         """Raises InputError if the device is not there; no import of torch for those that always are."""
@@ -89,6 +109,7 @@ class SamplingJob(ABC, Generic[T]):
         formats: Of the items' files.
         num_steps: Steps of the sampler.
         guidance_scale: 1 = none, 0 = without the condition.
+        caches: What the cache did in each batch of the call.
     """
 
     command: ClassVar[str]  # as the user types it, such as "tool sample"
@@ -100,6 +121,7 @@ class SamplingJob(ABC, Generic[T]):
     formats: tuple[Any, ...]
     num_steps: int
     guidance_scale: float
+    caches: CacheTally = field(default_factory=CacheTally)
 
     @property
     @abstractmethod
@@ -139,6 +161,21 @@ class SamplingJob(ABC, Generic[T]):
         return []
 
     @property
+    def cache(self) -> str:
+        """What `--cache` amounts to.
+
+        Raises:
+            CheckpointError: The checkpoint suggests one that does not exist.
+        """
+        suggested = self.checkpoint.index.get(CACHE_KEY) or NONE
+        if self.call.cache != AUTO or suggested == NONE:
+            return NONE if self.call.cache == AUTO else self.call.cache
+        try:
+            return str(CacheSetting.parse(str(suggested)))
+        except InputError as error:
+            raise CheckpointError(str(error), where=str(self.checkpoint.path)) from error
+
+    @property
     def model(self) -> str:
         """The checkpoint's name and digest, for the files themselves."""
         return f"{self.checkpoint.name} sha256:{self.checkpoint.sha256[:12]}"
@@ -148,8 +185,11 @@ class SamplingJob(ABC, Generic[T]):
         if self.call.dry_run:
             self._print_plan(output)
             return
-        with self._open_folder(effective_options(ctx)) as folder:
+        options = effective_options(ctx)
+        self._say_what_auto_is(options, output)
+        with self._open_folder(options) as folder:
             tally = self._make_missing(folder, output)
+            self._record_cache(folder, tally, output)
             products = self.write_joined(folder)
             warn_of_failures(folder, output)
         if self.call.report:
@@ -163,7 +203,11 @@ class SamplingJob(ABC, Generic[T]):
 
     def _open_folder(self, options: Mapping[str, Option]) -> RunFolder:
         # As resolved, so that naming a default on the next call is no other setting.
-        known = {name: options[name]._replace(value=value) for name, value in self.resolved().items()}
+        known = {
+            name: options[name]._replace(value=value)
+            for name, value in self.resolved().items()
+            if name in options
+        }
         return RunFolder.open(
             self.call.out,
             command=self.command,
@@ -181,6 +225,7 @@ class SamplingJob(ABC, Generic[T]):
             "num_steps": self.num_steps,
             "guidance_scale": self.guidance_scale,
             "formats": list(self.formats),
+            "cache": self.cache,
         }
 
     def _make_missing(self, folder: RunFolder, output: Output) -> Tally:
@@ -200,16 +245,38 @@ class SamplingJob(ABC, Generic[T]):
                 output.item(record)
                 progress.update()
 
-            work = self.load(device, show)
-            folder.note(device=device.name, processor=device.description)
-            return run_batches(
-                self.batches(device),
-                work,
-                folder,
-                weight=self.weight,
-                retry_failed=self.call.retry_failed,
-                fail_fast=self.call.fail_fast,
-                on_record=tell,
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CacheWarning)  # one for each batch; said once at the end
+                work = self.load(device, show)
+                folder.note(device=device.name, processor=device.description)
+                return run_batches(
+                    self.batches(device),
+                    work,
+                    folder,
+                    weight=self.weight,
+                    retry_failed=self.call.retry_failed,
+                    fail_fast=self.call.fail_fast,
+                    on_record=tell,
+                )
+
+    def _say_what_auto_is(self, options: Mapping[str, Option], output: Output) -> None:
+        asked = options.get("cache")
+        if asked is not None and asked.value == AUTO and asked.source != "default":
+            output.note(f"--cache auto: checkpoint {self.checkpoint.name} suggests {self.cache}.")
+
+    def _record_cache(self, folder: RunFolder, tally: Tally, output: Output) -> None:
+        """What the cache did, into run.json; loud if it did nothing, or if its forecasts are worse than zeros."""
+        if self.cache == NONE or not tally.ok:
+            return
+        folder.note(cache={"setting": self.cache, **self.caches.record()})
+        if not self.caches.skipped:
+            output.warn(
+                f"the cache {self.cache} had no effect: every one of {self.num_steps} steps was computed"
+            )
+        elif (error := self.caches.estimated_error) is not None and error >= 1.0:
+            output.warn(
+                f"the cache {self.cache} does not suit this sampling, as with new noise in every step: its forecasts "
+                f"are off by {100 * error:.0f} %, and so are the {self.noun}. Sample without it."
             )
 
     def _print_summary(self, tally: Tally, products: Sequence[str], output: Output) -> None:
@@ -223,6 +290,9 @@ class SamplingJob(ABC, Generic[T]):
             "products": [str(out / name) for name in products],
         }
         lines = [f"{out / name}" for name in products]
+        if self.caches.reports:
+            record["cache"] = {"setting": self.cache, **self.caches.record()}
+            lines.append(f"cache {self.cache}: {self.caches}")
         output.summary(record, *lines, f"{done} {self.noun} in {out}")
 
     def _print_plan(self, output: Output) -> None:
@@ -240,6 +310,7 @@ class SamplingJob(ABC, Generic[T]):
             "parameters": cost.parameters,
             "num_steps": self.num_steps,
             "guidance_scale": self.guidance_scale,
+            "cache": self.cache,
             "device": device.name,
             "formats": list(self.formats),
             "estimated_seconds": cost.seconds,
@@ -251,6 +322,7 @@ class SamplingJob(ABC, Generic[T]):
             f"would make: {missing} {self.noun} {text}",
             f"checkpoint: {self.checkpoint.name}, {cost.parameters:,} parameters",
             f"sampling:   {self.num_steps} steps, guidance scale {scale}, seed {self.plan.seed}",
+            f"cache:      {self.cache}",
             f"device:     {device.name} ({device.description}), up to {cost.at_once} at once",
             f"estimate:   {duration(cost.seconds)} of computing, {memory} of memory; a model, not a measurement",
             f"into:       {self.call.out} as {', '.join(self.formats)}",

@@ -48,16 +48,7 @@ class SelfAttentionProcessor:
     def __call__(
         self, attn: SelfAttention, hidden_states: Float[Tensor, "b n d"], pattern: Pattern | None = None
     ) -> Float[Tensor, "b n d"]:
-        q_bhne, k_bhne, v_bhne = (
-            linear(hidden_states, attn.qkv)
-            .unflatten(-1, (3, attn.heads, -1))
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
-        if attn.norm_q is not None and attn.norm_k is not None:
-            q_bhne, k_bhne = attn.norm_q(q_bhne), attn.norm_k(k_bhne)
-        mixed = attend(q_bhne, k_bhne, v_bhne, pattern)
-        return linear(mixed.transpose(1, 2).flatten(2), attn.out)
+        return attn.mix(*attn.queries_keys_values(hidden_states), pattern)
 
 
 class SelfAttention(nn.Module, AttentionModuleMixin):
@@ -83,6 +74,27 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
         self.out = nn.Linear(width, width)
         self.norm_q, self.norm_k = _head_norms(width, heads, qk_norm, eps)
         self.processor = SelfAttentionProcessor()
+
+    def queries_keys_values(
+        self, hidden_states: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b h n e"], Float[Tensor, "b h n e"], Float[Tensor, "b h n e"]]:
+        """What the tokens ask, answer to and give, in heads, with `qk_norm`."""
+        projected = linear(hidden_states, self.qkv).unflatten(-1, (3, self.heads, -1))
+        q_bhne, k_bhne, v_bhne = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.norm_q is not None and self.norm_k is not None:
+            q_bhne, k_bhne = self.norm_q(q_bhne), self.norm_k(k_bhne)
+        return q_bhne, k_bhne, v_bhne
+
+    def mix(
+        self,
+        q_bhne: Float[Tensor, "b h n e"],
+        k_bhne: Float[Tensor, "b h k e"],
+        v_bhne: Float[Tensor, "b h k e"],
+        pattern: Pattern | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """`attend`, then the output projection; the keys may be more than the queries."""
+        mixed = attend(q_bhne, k_bhne, v_bhne, pattern)
+        return linear(mixed.transpose(1, 2).flatten(2), self.out)
 
     def forward(
         self, hidden_states: Float[Tensor, "b n d"], pattern: Pattern | None = None
@@ -171,7 +183,8 @@ def _head_norms(
 for processor in (SelfAttentionProcessor, CrossAttentionProcessor):
     AttentionProcessorRegistry.register(
         processor,
+        # diffusers calls it with the attention module and that module's own arguments
         AttentionProcessorMetadata(
-            skip_processor_output_fn=lambda self, attn, hidden_states, *_, **__: hidden_states
+            skip_processor_output_fn=lambda attn, hidden_states, *_, **__: hidden_states
         ),
     )

@@ -100,7 +100,7 @@
       if (!width || !height) return;
       if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
       this.ctx = canvas.getContext("2d");
-      const style = getComputedStyle(canvas);
+      const style = getComputedStyle(canvas.parentElement);
       this.background = numbers(style.backgroundColor);
       this.ink = css(mix(numbers(style.color), this.background, 0.45));
       const [w, h] = this.middle = [width / 2, height / 2];

@@ -16,6 +16,8 @@ from polydit.core.report.markup import Markup, tag
 from polydit.core.report.points import PointScene
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+HANDS = "Drag to turn, click and scroll to zoom, double-click to reset; or use the arrow keys, + and -."
+"""What a page with views says once, above them."""
 _HELP = "Drag or use the arrow keys to turn, plus and minus to zoom, 0 to reset."
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from polydit.core.errors import InputError
 from polydit.core.models.dit import DiT
-from polydit.core.nn.attention import SelfAttention, attend
+from polydit.core.nn.attention import SelfAttention
 from polydit.core.nn.block import DiTBlock
-from polydit.core.nn.linear import linear
 from polydit.core.nn.patchify import unpatchify
+from polydit.core.sampling.cache.hooks import Forward, Handler, handling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,9 +264,13 @@ class KeptTokens:
         if active is not None:
             active = active.repeat(len(x) // len(active), 1)
             tokens = tokens.gather(1, active[..., None].expand(-1, -1, tokens.shape[2]))
+        attending: dict[nn.Module, Handler] = {}
         for index, block in enumerate(model.blocks):
             assert isinstance(block, DiTBlock)
-            tokens = self._block(index, block, tokens, modulation.blocks[:, index], active)
+            attending[block.attn] = partial(self._attend, index, block.attn, active)
+        with handling(attending):
+            for index, block in enumerate(model.blocks):
+                tokens = block(tokens, modulation.blocks[:, index])
         out = model.final(tokens, modulation.final)
         if active is not None:
             whole = out.new_zeros(len(out), math.prod(model.grid), out.shape[2])
@@ -274,24 +279,22 @@ class KeptTokens:
         halved = model.config.learn_sigma and not model.config.return_sigma
         return sample.chunk(2, dim=1)[0] if halved else sample
 
-    def _block(
-        self, index: int, block: DiTBlock, tokens: Tensor, modulation: Tensor, active: Tensor | None
+    def _attend(
+        self,
+        index: int,
+        attn: SelfAttention,
+        active: Tensor | None,
+        forward: Forward,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Tensor:
-        """`DiTBlock.forward` with the keys and values of all tokens."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(2).unbind(1)
-        mixed = self._attend(index, block.attn, torch.addcmul(shift1, block.norm1(tokens), scale1), active)
-        tokens = torch.addcmul(tokens, gate1, mixed)
-        return torch.addcmul(tokens, gate2, block.mlp(torch.addcmul(shift2, block.norm2(tokens), scale2)))
-
-    def _attend(self, index: int, attn: SelfAttention, tokens: Tensor, active: Tensor | None) -> Tensor:
-        q, k, v = linear(tokens, attn.qkv).unflatten(-1, (3, attn.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        if attn.norm_q is not None and attn.norm_k is not None:
-            q, k = attn.norm_q(q), attn.norm_k(k)
+        """In place of the attention's own `forward`: the tokens given attend to the kept keys and values of all."""
+        q, k, v = attn.queries_keys_values(args[0])
         kept = self._kept[index]
         if active is not None:
-            if kept is None or len(kept[0]) != len(tokens):
+            if kept is None or len(kept[0]) != len(k):
                 raise InputError("some tokens of a batch were asked for before all of them", where="active")
             at = active[:, None, :, None].expand_as(k)
             k, v = kept[0].scatter(2, at, k), kept[1].scatter(2, at, v)
         self._kept[index] = (k, v)
-        return linear(attend(q, k, v).transpose(1, 2).flatten(2), attn.out)
+        return attn.mix(q, k, v)

@@ -1,30 +1,38 @@
 """Feature caches: steps of a sampling run whose blocks are forecast in place of being computed.
 
-A cache is a forecaster, a site and a policy; `Cache.run` applies it to a network for one run. Published methods::
+A cache is a forecaster, a site and a policy; `Cache.run` applies it to a network for one run. Published methods have
+names, see `polydit.core.sampling.cache.named`; each is a line such as::
 
     TaylorSeer  Cache(Taylor(2), Modules(), Interval(every=4, warm_up=2))
-    Δ-DiT       Cache(Reuse(), BlockRange(first=0, stop=14), Interval(every=2))         without its moving range
-    FBCache     Cache(Reuse(), BlockRange(first=1), FirstBlock(threshold=0.08))
-    CG-Taylor   Cache(Taylor(1), BlockRange(first=1, residual=False),
-                      FirstBlock(threshold=0.03, forecaster=Taylor(1), residual=False, warm_up=5, cool_down=1))
-    DDT         Cache(Reuse(), BlockRange(first=0, stop=22, residual=False),
-                      Table.of_steps(optimal_sharing(states, every=3), num_steps))
+
+What stands here is imported when it is first used, so that a command line can check a cache's name without torch.
 """
 
-from polydit.core.sampling.cache.blocks import find_blocks
-from polydit.core.sampling.cache.clock import Clock
-from polydit.core.sampling.cache.forecasters import Forecaster, Ladder, Newton, Reuse, Taylor
-from polydit.core.sampling.cache.policies import FirstBlock, Interval, Policy, Table
-from polydit.core.sampling.cache.report import CacheReport, CacheWarning
-from polydit.core.sampling.cache.run import Cache, CacheRun
-from polydit.core.sampling.cache.sharing import optimal_sharing, sharing_costs
-from polydit.core.sampling.cache.sites import BlockRange, Modules, Site
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polydit.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from polydit.core.sampling.cache.blocks import find_blocks
+    from polydit.core.sampling.cache.clock import Clock
+    from polydit.core.sampling.cache.forecasters import Forecaster, Ladder, Newton, Reuse, Taylor
+    from polydit.core.sampling.cache.named import CACHES, CacheSetting, cache_named, cached
+    from polydit.core.sampling.cache.policies import FirstBlock, Interval, Policy, Table
+    from polydit.core.sampling.cache.report import CacheReport, CacheTally, CacheWarning
+    from polydit.core.sampling.cache.run import Cache, CacheRun
+    from polydit.core.sampling.cache.sharing import optimal_sharing, sharing_costs
+    from polydit.core.sampling.cache.sites import BlockRange, Modules, MovingRange, Site
 
 __all__ = [
+    "CACHES",
     "BlockRange",
     "Cache",
     "CacheReport",
     "CacheRun",
+    "CacheSetting",
+    "CacheTally",
     "CacheWarning",
     "Clock",
     "FirstBlock",
@@ -32,13 +40,48 @@ __all__ = [
     "Interval",
     "Ladder",
     "Modules",
+    "MovingRange",
     "Newton",
     "Policy",
     "Reuse",
     "Site",
     "Table",
     "Taylor",
+    "cache_named",
+    "cached",
     "find_blocks",
     "optimal_sharing",
     "sharing_costs",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "find_blocks": "polydit.core.sampling.cache.blocks",
+        "Clock": "polydit.core.sampling.cache.clock",
+        "Forecaster": "polydit.core.sampling.cache.forecasters",
+        "Ladder": "polydit.core.sampling.cache.forecasters",
+        "Newton": "polydit.core.sampling.cache.forecasters",
+        "Reuse": "polydit.core.sampling.cache.forecasters",
+        "Taylor": "polydit.core.sampling.cache.forecasters",
+        "CACHES": "polydit.core.sampling.cache.named",
+        "CacheSetting": "polydit.core.sampling.cache.named",
+        "cache_named": "polydit.core.sampling.cache.named",
+        "cached": "polydit.core.sampling.cache.named",
+        "FirstBlock": "polydit.core.sampling.cache.policies",
+        "Interval": "polydit.core.sampling.cache.policies",
+        "Policy": "polydit.core.sampling.cache.policies",
+        "Table": "polydit.core.sampling.cache.policies",
+        "CacheReport": "polydit.core.sampling.cache.report",
+        "CacheTally": "polydit.core.sampling.cache.report",
+        "CacheWarning": "polydit.core.sampling.cache.report",
+        "Cache": "polydit.core.sampling.cache.run",
+        "CacheRun": "polydit.core.sampling.cache.run",
+        "optimal_sharing": "polydit.core.sampling.cache.sharing",
+        "sharing_costs": "polydit.core.sampling.cache.sharing",
+        "BlockRange": "polydit.core.sampling.cache.sites",
+        "Modules": "polydit.core.sampling.cache.sites",
+        "MovingRange": "polydit.core.sampling.cache.sites",
+        "Site": "polydit.core.sampling.cache.sites",
+    },
+)

@@ -11,7 +11,7 @@ from typing import Literal
 from polydit.core.errors import InputError
 
 Coordinate = Literal["step", "sigma", "log_snr"]
-_EDGE = 1e-3  # noise levels 0 and 1 of the straight path have no finite log signal-to-noise
+_EDGE = 1e-3  # noise levels 0 and 1 of the straight path have no finite log signal-to-noise; they count as so far off
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +47,12 @@ class Clock:
         """Steps on the straight path x = (1 - σ) x₀ + σ ε, whose log SNR is 2 log((1 - σ) / σ).
 
         Args:
-            sigmas: σ of each step, 1 = noise. Levels nearer than 0.001 to 0 or 1 count as 0.001 from it in log SNR.
+            sigmas: σ of each step, 1 = noise. In log SNR, 0 and 1 count as 0.001 from themselves, or as half as far as
+                the nearest level between them if that is less.
         """
-        inside = [min(max(float(sigma), _EDGE), 1.0 - _EDGE) for sigma in sigmas]
+        distances = [min(float(sigma), 1.0 - float(sigma)) for sigma in sigmas]
+        edge = min([_EDGE, *(distance / 2 for distance in distances if distance > 0.0)])
+        inside = [min(max(float(sigma), edge), 1.0 - edge) for sigma in sigmas]
         return cls(
             num_steps=len(inside),
             sigmas=tuple(float(sigma) for sigma in sigmas),

@@ -2,6 +2,9 @@
 
 The modules are shared by all threads, what is to happen in them is not: a module's `forward` is replaced by a switch
 that looks up the handlers of the running context, and is put back when the last context that needs it has ended.
+
+Of a module that was compiled (`compile_repeated_blocks`) it is the compiled call that is replaced, so the handler
+stands around it and the module is not compiled anew. Within a compiled module, another one's switch is not compiled.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import nn
 
 Forward = Callable[..., Any]
@@ -25,15 +29,16 @@ _LOCK = threading.Lock()
 
 
 class _Switch:
-    """Stands in the place of a module's `forward`."""
+    """Stands in the place of a module's `forward`, or of its compiled call."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.forward: Forward = module.forward
-        self.own = module.__dict__.get("forward")  # hooks of diffusers put theirs into the instance
+    def __init__(self, module: nn.Module, slot: str) -> None:
+        self.module, self.slot = module, slot
+        self.forward: Forward = getattr(module, slot)
+        self.own = module.__dict__.get(slot)  # hooks of diffusers put their `forward` into the instance
         self.users = 0
-        functools.update_wrapper(self, self.forward, updated=())  # diffusers asks for its signature
+        functools.update_wrapper(self, module.forward, updated=())  # diffusers asks for its signature
 
+    @torch.compiler.disable
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for handlers in reversed(_ACTIVE.get()):
             if (handler := handlers.get(self.module)) is not None:
@@ -64,20 +69,26 @@ def is_handled(module: nn.Module) -> bool:
 
 def _install(module: nn.Module) -> None:
     with _LOCK:
-        switch = module.__dict__.get("forward")
-        if not isinstance(switch, _Switch):
-            switch = _Switch(module)
-            module.__dict__["forward"] = switch
+        switch = _switch(module)
+        if switch is None:
+            slot = "forward" if module._compiled_call_impl is None else "_compiled_call_impl"
+            switch = module.__dict__[slot] = _Switch(module, slot)
         switch.users += 1
 
 
 def _remove(module: nn.Module) -> None:
     with _LOCK:
-        switch = module.__dict__["forward"]
+        switch = _switch(module)
+        assert switch is not None
         switch.users -= 1
         if switch.users:
             return
         if switch.own is None:
-            del module.__dict__["forward"]
+            del module.__dict__[switch.slot]
         else:
-            module.__dict__["forward"] = switch.own
+            module.__dict__[switch.slot] = switch.own
+
+
+def _switch(module: nn.Module) -> _Switch | None:
+    places = (module.__dict__.get(slot) for slot in ("forward", "_compiled_call_impl"))
+    return next((place for place in places if isinstance(place, _Switch)), None)

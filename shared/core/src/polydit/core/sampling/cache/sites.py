@@ -119,17 +119,85 @@ class BlockRange:
         return {block: partial(visit, index) for index, block in enumerate(chosen)}
 
 
-class _Visit:
-    """The way of the tokens through a range in one run."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovingRange:
+    """Δ-DiT (Chen et al. 2024): what the last blocks add is forecast in the first steps, what the first ones add later.
 
-    def __init__(self, state: RunState, residual: bool, blocks: Sequence[nn.Module]) -> None:
-        self.state, self.residual = state, residual
+    Early steps settle outlines, which the first blocks make; late ones settle details, which the last blocks make. Both
+    residuals are kept at full steps, so that the change needs none. Memory: 2 · (order + 1) tensors.
+
+    Args:
+        blocks: How many, at either end.
+        boundary: The first step at which the first blocks are forecast in place of the last ones.
+    """
+
+    blocks: int
+    boundary: int
+
+    @property
+    def first(self) -> int:
+        """It begins with the first block."""
+        return 0
+
+    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+        """One for each block of both ranges; a block may lie in both.
+
+        Raises:
+            InputError: The network has not so many blocks.
+        """
+        if not 1 <= self.blocks <= len(blocks):
+            raise InputError(
+                f"a range of {self.blocks} blocks",
+                where="cache",
+                expected=f"1 to {len(blocks)}, the blocks of the network",
+            )
+        early = _Visit(state, True, blocks[-self.blocks :], "last blocks", lambda step: step < self.boundary)
+        late = _Visit(state, True, blocks[: self.blocks], "first blocks", lambda step: step >= self.boundary)
+        found: dict[nn.Module, Handler] = {}
+        for index, block in enumerate(blocks[: self.blocks]):
+            found[block] = partial(late, index)
+        for index, block in enumerate(blocks[-self.blocks :]):
+            visit = partial(early, index)
+            found[block] = _within(found[block], visit) if block in found else visit
+        return found
+
+
+def _within(outer: Handler, inner: Handler) -> Handler:
+    """A handler whose module's own `forward` is another handler."""
+
+    def handler(forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return outer(lambda *a, **k: inner(forward, a, k), args, kwargs)
+
+    return handler
+
+
+class _Visit:
+    """The way of the tokens through a range in one run.
+
+    Args:
+        state: Of the run.
+        residual: As in `BlockRange`.
+        blocks: The range.
+        place: Under which name its values are kept.
+        serves: Whether the range may be forecast at a step; where it may not, its blocks are computed.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        residual: bool,
+        blocks: Sequence[nn.Module],
+        place: Hashable = "range",
+        serves: Callable[[int], bool] = lambda step: True,
+    ) -> None:
+        self.state, self.residual, self.place, self.serves = state, residual, place, serves
         self.ports = [BlockPorts.of(block) for block in blocks]
         self.lengths = [0] * len(blocks)  # of the blocks' output tuples; 0 = a tensor
         self.entry: tuple[Tensor | None, ...] = ()
-        state.watched = "range"
 
     def __call__(self, index: int, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self.state.now.full and not self.serves(self.state.now.step):
+            return forward(*args, **kwargs)
         ports, last = self.ports[index], index == len(self.ports) - 1
         if index == 0:
             self.entry = ports.read_inputs(args, kwargs)
@@ -137,7 +205,7 @@ class _Visit:
             return self._compute(index, last, forward, args, kwargs)
         if not last:  # what other parts of the network add on the way is in the forecast already
             return ports.write_outputs(ports.read_inputs(args, kwargs), self.lengths[index])
-        values = self.state.forecast("range")
+        values = self.state.forecast(self.place)
         if self.residual:
             values = _pairwise(operator.add, self.entry, values)
         self.entry = ()
@@ -151,8 +219,10 @@ class _Visit:
         self.lengths[index] = len(output) if isinstance(output, tuple) else 0
         if last:
             self._check(values)
+            if self.serves(self.state.now.step):
+                self.state.watched = self.place
             self.state.record(
-                "range", _pairwise(operator.sub, values, self.entry) if self.residual else values
+                self.place, _pairwise(operator.sub, values, self.entry) if self.residual else values
             )
             self.entry = ()
         return output

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polydit.core.errors import InputError
+
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """unconditional + scale · (conditional - unconditional). Scale 1 is no guidance, 0 is unconditional."""
+    """unconditional + scale · (conditional - unconditional). Scale 1 is no guidance, 0 is unconditional.
+
+    Raises:
+        InputError: The scale is infinite or no number.
+    """
+    if not math.isfinite(scale):
+        raise InputError(f"the scale is {scale}", where="guidance", expected="a finite number")
     return torch.lerp(unconditional, conditional, scale)
 
 

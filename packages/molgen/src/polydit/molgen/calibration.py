@@ -1,0 +1,100 @@
+"""What `polydit calibrate` samples of a checkpoint of structures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polydit.core.errors import InputError
+from polydit.core.nn.patterns import padding_of
+from polydit.core.sampling.calibration import Setting
+from polydit.molgen.checkpoint import Checkpoint
+from polydit.molgen.pipeline import MolgenPipeline, SampleRequest
+from polydit.molgen.sampling_plan import Kind, SamplingPlan, SizeDistribution
+
+_KINDS: Mapping[str, Kind] = {"molecule": "molecule", "crystal": "crystal"}
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSampler:
+    """Latents of one checkpoint: what a sampler makes, before they are decoded to kinds of atoms and bonds.
+
+    Args:
+        pipeline: Makes them.
+        requests: Which.
+    """
+
+    pipeline: MolgenPipeline
+    requests: Sequence[SampleRequest]
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """Euler's steps on ADiT's grid."""
+        return ("euler",)
+
+    @property
+    def default(self) -> Setting:
+        """The checkpoint's."""
+        steps = self.pipeline.config.num_steps
+        return Setting(num_steps=steps, solver="euler", cache=self.pipeline.cache)
+
+    @torch.no_grad()
+    def __call__(self, setting: Setting) -> list[Float[Tensor, "n c"]]:
+        """Latents of the atoms of each structure."""
+        sizes = [request.num_atoms for request in self.requests]
+        mask = padding_of(torch.tensor(sizes), max(sizes)).to(self.pipeline.device)
+        scale = self.pipeline.config.guidance_scale
+        latents = self.pipeline.generate_latents(
+            self.requests, mask, setting.num_steps, scale, cache=setting.cache
+        )
+        return [row[:size].cpu() for row, size in zip(latents, sizes, strict=True)]
+
+
+def sampler(
+    checkpoint: str | None, num_samples: int, request: Mapping[str, str]
+) -> tuple[Checkpoint, LatentSampler]:
+    """The hook of `polydit calibrate`.
+
+    Args:
+        checkpoint: As `molgen sample --checkpoint` takes it.
+        num_samples: Structures of each run.
+        request: May have `kind`, `atoms`, `formula` and `seed`, as the options of `molgen sample`.
+
+    Raises:
+        InputError: The request has another key or a value that is none, or the checkpoint's sampler draws new noise in
+            every step.
+        CheckpointError: There is no such checkpoint.
+    """
+    if unknown := sorted(set(request) - {"kind", "atoms", "formula", "seed"}):
+        expected = "kind, atoms, formula or seed"
+        raise InputError(f"there is no {unknown[0]}", where="--request", expected=expected)
+    if (asked := request.get("kind", "molecule")) not in _KINDS:
+        raise InputError(f"there is no kind {asked!r}", where="--request", expected=" or ".join(_KINDS))
+    if not (seed := request.get("seed", "0")).isdigit():
+        raise InputError(f"seed is {seed!r}", where="--request", expected="a whole number")
+    kind, found = _KINDS[asked], Checkpoint.find(checkpoint)
+    plan = SamplingPlan(
+        kind=kind,
+        num_samples=num_samples,
+        sizes=SizeDistribution.parse(request.get("atoms", "auto"), found.sizes(kind), kind=kind),
+        formulas=found.formulas(kind, request.get("formula", "auto")),
+        seed=int(seed),
+    )
+    requests = [
+        SampleRequest(
+            id=sample.id, kind=kind, num_atoms=sample.num_atoms, seed=sample.seed, formula=sample.formula
+        )
+        for sample in plan
+    ]
+    pipeline = MolgenPipeline.from_pretrained(found.path)
+    if pipeline.config.stochastic:
+        raise InputError(
+            f"{found.name} draws new noise in every step, so no run comes near to another as steps are added",
+            where="DOMAIN",
+            hint="Compare settings by what `molgen evaluate` says of their molecules",
+        )
+    return found, LatentSampler(pipeline, requests)
