@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PARTS = ("forward", "overhead", "job", "precision", "memory", "help", "training")
 MODE_PARTS = ("cache", "dense")
 POINTGEN_PARTS = ("chamfer", "windows", "transfer")
+DIT_PARTS = ("forward", "overhead")
+CACHE_PARTS = ("dit", "flux")
 
 quick_option = click.option(
     "--quick", is_flag=True, help="Fewer samples, steps and rounds; the same ratios, less steady."
@@ -38,6 +40,8 @@ out_option = click.option("--out", "-o", type=click.Path(path_type=Path, file_ok
             "MoDE's robot policy: its expert cache, and experts beside a dense network.",
         ),
         "pointgen": ("polydit.bench.cli:pointgen", "Point clouds: the metrics, windows, 2D to 3D transfer."),
+        "dit": ("polydit.bench.cli:dit", "DiT-S/2: ours, diffusers' and a plain transcription."),
+        "caches": ("polydit.bench.cli:caches", "Feature caches: ours, diffusers' and cache-dit's."),
     },
     distributions=("polydit-bench", "polydit-core", "torch"),
     invoke_without_command=True,
@@ -51,11 +55,15 @@ def polydit_bench(ctx: click.Context) -> None:
     polydit-bench molgen --only forward --only job --out bench/
     polydit-bench mode
     polydit-bench pointgen --clouds 200
+    polydit-bench dit --quick
+    polydit-bench caches --only dit --out bench/
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(molgen)
         ctx.invoke(mode)
         ctx.invoke(pointgen)
+        ctx.invoke(dit)
+        ctx.invoke(caches)
 
 
 @click.command()
@@ -113,6 +121,39 @@ def pointgen(
     """
     measure = partial(_measure_pointgen, quick=quick, clouds=clouds, workers=workers)
     _run(only or POINTGEN_PARTS, measure, quick, out, output)
+
+
+@click.command()
+@quick_option
+@click.option("--only", type=click.Choice(DIT_PARTS), multiple=True, show_default="all",
+              help="Parts to measure.")  # fmt: skip
+@out_option
+@output_options
+def dit(quick: bool, only: tuple[str, ...], out: Path | None, output: Output) -> None:
+    """Measure DiT-S/2 beside diffusers' class and a plain transcription, all with the same random weights.
+
+    forward: one forward at 256 and at 16 tokens in fp32, and at 256 in bf16 with compiled blocks. overhead: our guided
+    sampling loop over bare forwards, and over the transcription's run. Ratios are medians over interleaved rounds
+    (A B A B) in one process. The whole takes about 4 minutes of one idle core, with --quick one.
+    """
+    _run(only or DIT_PARTS, partial(_measure_dit, quick=quick), quick, out, output)
+
+
+@click.command()
+@quick_option
+@click.option("--only", type=click.Choice(CACHE_PARTS), multiple=True, show_default="all",
+              help="Networks to measure on.")  # fmt: skip
+@out_option
+@output_options
+def caches(quick: bool, only: tuple[str, ...], out: Path | None, output: Output) -> None:
+    """Measure feature caches: distance to the uncached run against time, ours beside diffusers' and cache-dit's.
+
+    dit: a small DiT under guidance, which the bench trains first (about two minutes, kept in --out for the next time).
+    flux: a tiny FLUX of diffusers with random weights. Both also with fewer steps and better solvers, by the error to
+    the true solution. cache-dit takes part if it is installed. The whole takes about 15 minutes of one idle core, with
+    --quick 4.
+    """
+    _run(only or CACHE_PARTS, partial(_measure_caches, quick=quick, out=out), quick, out, output)
 
 
 def _run(
@@ -180,14 +221,28 @@ def _measure_pointgen(part: str, *, quick: bool, clouds: int | None, workers: in
     yield from measures[part]()
 
 
+def _measure_dit(part: str, *, quick: bool) -> Iterator[Row]:
+    """The rows of one part of DiT's bench."""
+    from polydit.bench.dit_forward import forward_rows, overhead_rows
+
+    yield from forward_rows(quick=quick) if part == "forward" else overhead_rows(quick=quick)
+
+
+def _measure_caches(part: str, *, quick: bool, out: Path | None) -> Iterator[Row]:
+    """The rows of one network of the caches' bench."""
+    from polydit.bench.caches import cache_rows
+
+    yield from cache_rows(part, quick=quick, out=out)
+
+
 def _write(out: Path, rows: list[Row], circumstances: dict[str, Any]) -> None:
-    from polydit.bench.plots import rounds_plot
+    from polydit.bench.plots import row_plot
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(
         to_json({**circumstances, "rows": [row.record() for row in rows]}) + "\n", encoding="utf-8"
     )
     for row in rows:
-        if picture := rounds_plot(row):
+        if picture := row_plot(row):
             name = re.sub(r"\W+", "-", row.key)
             (out / f"{name}.svg").write_text(picture, encoding="utf-8")
