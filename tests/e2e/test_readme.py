@@ -26,6 +26,8 @@ QUICK = {  # what a reader waits for, a test need not
         for stage in ("autoencoder", "denoiser")
         for setting in ("steps", "batch_size")
     ),
+    "POLYDIT_CALIBRATE_ROUNDS": "1",
+    "POLYDIT_CALIBRATE_STEPS": "4 8",
     "POINTGEN_TRAIN_SETTINGS": "training.steps=2 training.batch_size=4 network.width=48 network.depth=1",
     "POINTGEN_SAMPLE_NUM_STEPS": "3",
     "POINTGEN_EVALUATE_POINTS": "128",

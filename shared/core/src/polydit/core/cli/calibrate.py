@@ -171,6 +171,8 @@ def _record(one: Measured, default: Measured) -> dict[str, Any]:
 
 
 def _said(one: Measured, default: Measured) -> str:
+    if one.setting == default.setting:
+        return f"{one.setting}: the checkpoint's own"
     speed, error = default.seconds / one.seconds, one.error / default.error if default.error else 1.0
     return f"{one.setting}: {speed:.2f} times as fast as {default.setting}, {error:.2f} times its error"
 

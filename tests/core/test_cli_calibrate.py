@@ -1,0 +1,84 @@
+"""`polydit calibrate` on the domains that are installed: what it refuses, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from polydit.core.cli.domains import installed_domains
+from polydit.core.cli.main import polydit
+
+Invoke = Callable[..., Result]
+CALIBRATED = "pointgen"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A copy of the starter, to be written to."""
+    domain = next(domain for domain in installed_domains() if domain.name == CALIBRATED)
+    source = domain.checkpoints[0].path
+    assert source is not None
+    return Path(shutil.copytree(source, tmp_path / "checkpoint"))
+
+
+def test_an_unknown_domain_is_refused_with_those_there_are(invoke: Invoke) -> None:
+    done = invoke(polydit, "calibrate", "poems")
+    assert done.exit_code == 2 and CALIBRATED in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--request", "category"), "is no pair"),
+        (("--request", "colour=red"), "there is no colour"),
+        (("--request", "points=many"), "expected a whole number"),
+        (("--request", "category=horse"), "horse"),
+        (("--solver", "magic"), "there is no solver magic"),
+        (("--checkpoint", "nowhere"), "nowhere"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused(
+    invoke: Invoke, arguments: tuple[str, str], message: str
+) -> None:
+    done = invoke(polydit, "calibrate", CALIBRATED, *arguments)
+    assert done.exit_code == 2 and message in done.stderr, done.stderr
+
+
+def test_the_chosen_setting_becomes_the_checkpoints_own(
+    invoke: Invoke, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "calibration"
+    arguments = [
+        *("--checkpoint", checkpoint, "--num-samples", 1, "--rounds", 1, "--request", "points=64"),
+        *("--num-steps", 6, "--cache", "newton", "--cache", "ddt", "--solver", "dpm++"),
+        *("--tolerance", 1000, "--write", "--out", out, "--json"),
+    ]
+    done = invoke(polydit, "calibrate", CALIBRATED, *arguments)
+    assert done.exit_code == 0, done.output
+    *rows, summary = map(json.loads, done.stdout.splitlines())
+    assert {(row["num_steps"], row["cache"]) for row in rows} == {(25, "none"), (6, "none"), (6, "newton")}
+    fastest = min(rows, key=lambda row: row["seconds"])
+    assert {key: summary["chosen"][key] for key in ("num_steps", "cache")} == {
+        key: fastest[key] for key in ("num_steps", "cache")
+    }
+    assert summary["fewer_steps"]["cache"] == "none" and summary["fewer_steps"]["num_steps"] == 6
+    index = json.loads((checkpoint / "model_index.json").read_text())
+    assert (index["num_steps"], index["cache"]) == (fastest["num_steps"], fastest["cache"])
+    saved = json.loads((out / "calibration.json").read_text())
+    assert [reason for setting, reason in saved["refused"].items() if "ddt" in setting]
+    assert "<svg" in (out / "calibration.svg").read_text()
+
+
+def test_what_was_written_is_what_a_pipeline_takes(invoke: Invoke, checkpoint: Path) -> None:
+    from polydit.core.checkpoints.checkpoint import INDEX
+    from polydit.pointgen.calibration import sampler
+
+    index = json.loads((checkpoint / INDEX).read_text())
+    (checkpoint / INDEX).write_text(json.dumps({**index, "num_steps": 9, "cache": "newton(every=4)"}))
+    _, found = sampler(str(checkpoint), 1, {})
+    assert (found.default.num_steps, found.default.cache) == (9, "newton(every=4)")
