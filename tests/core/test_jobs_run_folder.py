@@ -95,6 +95,15 @@ def test_a_rerun_continues_and_counts_attempts(tmp_path: Path) -> None:
     assert run.options["device"] == "cuda"
 
 
+def test_what_a_call_noted_outlives_a_call_with_nothing_to_do(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for device in ("cpu", None, "cuda:0"):
+        with open_run(out) as folder:
+            if device:
+                folder.note(device=device)
+        assert run_json(out)["provenance"]["device"] == (device or "cpu")
+
+
 def test_other_settings_are_named_with_both_values(tmp_path: Path) -> None:
     open_run(tmp_path, num_steps=10).close("done")
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Training: the objectives, the command and its plan, going on after an interruption, starting from images' weights."""
+"""Training: the objectives, the command and its plan, going on after an interruption, starting from other weights."""
 
 from __future__ import annotations
 
@@ -142,6 +142,35 @@ def test_training_starts_from_the_blocks_of_images(
     torch.testing.assert_close(
         network.dit.blocks[0].attn.qkv.weight, images.blocks[0].attn.qkv.weight, atol=1e-6, rtol=0
     )
+
+
+def test_training_starts_from_a_checkpoint_and_keeps_its_categories_and_units(
+    data: Path, tmp_path: Path, train: Callable[..., Result]
+) -> None:
+    still = ["--set", "training.learning_rate=1e-12", "--set", "training.muon_learning_rate=0"]
+    assert train("--data", data, "--out", tmp_path / "a", *TINY).exit_code == 0
+    first = tmp_path / "a" / "checkpoint"
+    options = ["--category", "table", "--start", first, *TINY, *still, "--set", "training.ema=0"]
+    done = train("--data", data, "--out", tmp_path / "b", *options)
+    assert done.exit_code == 0, done.output
+    old, new = map(PointPipeline.from_pretrained, (first, tmp_path / "b" / "checkpoint"))
+    assert new.config.categories == ["chair", "table"]  # of which the new data have one
+    assert new.normalisation == old.normalisation
+    for name, value in old.network.state_dict().items():
+        torch.testing.assert_close(new.network.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_that_cannot_be_the_start_is_refused(
+    data: Path, tmp_path: Path, tiny_checkpoint: Path, train: Callable[..., Result]
+) -> None:
+    start = ["--data", data, "--start", tiny_checkpoint, *TINY]
+    done = train(*start, "--out", tmp_path / "a")
+    assert done.exit_code == 2 and "point_channels 0, here 4" in done.output
+    cars = tmp_path / "cars" / "car" / "train"
+    cars.mkdir(parents=True)
+    np.save(cars / "0.npy", shape_points("car", 0, 0, 300))
+    done = train("--data", tmp_path / "cars", "--start", tiny_checkpoint, *TINY, "--out", tmp_path / "b")
+    assert done.exit_code == 2 and "knows no car" in done.output
 
 
 def test_windows_of_a_recipe() -> None:

@@ -13,6 +13,7 @@ from polydit.core.errors import InputError
 from polydit.core.nn.patterns import padding_of
 from polydit.core.sampling.calibration import Setting
 from polydit.molgen.checkpoint import Checkpoint
+from polydit.molgen.model import LatentDiT
 from polydit.molgen.pipeline import MolgenPipeline, SampleRequest
 from polydit.molgen.sampling_plan import Kind, SamplingPlan, SizeDistribution
 
@@ -30,6 +31,11 @@ class LatentSampler:
 
     pipeline: MolgenPipeline
     requests: Sequence[SampleRequest]
+
+    @property
+    def network(self) -> LatentDiT:
+        """What is called in every step."""
+        return self.pipeline.denoiser
 
     @property
     def solvers(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from polydit.core.errors import InputError
 from polydit.core.sampling.calibration import Setting
 from polydit.pointgen.checkpoint import ALL, Checkpoint
 from polydit.pointgen.cloud import Rejected
+from polydit.pointgen.model import PointDiT
 from polydit.pointgen.pipeline import PointPipeline, ShapeRequest
 from polydit.pointgen.sampling_plan import SamplingPlan
 from polydit.pointgen.solvers import SOLVERS, Solver
@@ -29,6 +30,11 @@ class CloudSampler:
 
     pipeline: PointPipeline
     requests: Sequence[ShapeRequest]
+
+    @property
+    def network(self) -> PointDiT:
+        """What is called in every step."""
+        return self.pipeline.network
 
     @property
     def solvers(self) -> tuple[Solver, ...]:

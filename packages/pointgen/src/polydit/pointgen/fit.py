@@ -33,7 +33,7 @@ def fit(
     recipe: Recipe,
     out: Path,
     *,
-    start: DiT | None = None,
+    start: DiT | PointPipeline | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
@@ -43,18 +43,26 @@ def fit(
         clouds: Training clouds; each has a category.
         recipe: Sizes and settings.
         out: Run folder; the checkpoint is `out/checkpoint`.
-        start: A network for images whose blocks are where training starts (`transfer_blocks`); None = from scratch.
+        start: Where training starts: a checkpoint, whose categories and units stay, or a network for images whose
+            blocks are taken (`transfer_blocks`); None = from scratch.
         device: "auto", or "cpu" to leave accelerators alone.
         progress: Told (step, steps, scalars).
 
     Returns:
         The checkpoint folder.
+
+    Raises:
+        InputError: There is no cloud, or the checkpoint to start from has another network or lacks a category.
     """
     categories = categories_of(clouds)
     normalisation = measure(clouds)
+    if isinstance(start, PointPipeline):
+        categories, normalisation = _known_categories(start, categories), start.normalisation
     torch.manual_seed(item_seed(recipe.training.seed, "network"))
     network = build_network(recipe.network, len(categories))
-    if start is not None:
+    if isinstance(start, PointPipeline):
+        _take_weights(network, start.network)
+    elif start is not None:
         transfer_blocks(network.dit, start)
     task = PointTask(network, objective_of(recipe), recipe.num_points, recipe.label_dropout)
     steps = recipe.training.steps
@@ -81,6 +89,32 @@ def fit(
     pipeline.save_pretrained(out / "checkpoint")
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     return out / "checkpoint"
+
+
+def _known_categories(start: PointPipeline, found: Sequence[str]) -> tuple[str, ...]:
+    """The checkpoint's, in the order of its labels."""
+    known = tuple(start.config.categories)
+    if unknown := [name for name in found if name not in known]:
+        raise InputError(
+            f"the checkpoint to start from knows no {' or '.join(unknown)}",
+            expected=f"shapes of {', '.join(known)}",
+            hint="Choose with --category, or train from scratch",
+        )
+    return known
+
+
+def _take_weights(network: PointDiT, start: PointDiT) -> None:
+    ours, theirs = _settings(network), _settings(start)
+    if differing := [key for key in ours if ours[key] != theirs[key]]:
+        have = ", ".join(f"{key} {theirs[key]}, here {ours[key]}" for key in differing)
+        raise InputError(f"the checkpoint to start from has another network: {have}", where="network")
+    network.load_state_dict(start.state_dict())
+
+
+def _settings(network: PointDiT) -> dict[str, Any]:
+    """What it was built with; a list and a tuple are the same, since a stored configuration knows lists only."""
+    settings = {key: value for key, value in network.config.items() if not key.startswith("_")}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
 def categories_of(clouds: Iterable[Cloud]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from polydit.pointgen.recipe import Recipe
 if TYPE_CHECKING:
     from polydit.core.models.dit import DiT
     from polydit.pointgen.cloud import Cloud
+    from polydit.pointgen.pipeline import PointPipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class _Training(TrainingJob[Recipe]):
     def fit(self, tell: Tell) -> Path:
         from polydit.pointgen.fit import fit
 
-        start, call = _images_network(self.start), self.call
+        start, call = _read_start(self.start), self.call
         return fit(self.clouds, self.recipe, call.out, start=start, device=call.device, progress=tell)
 
     def plan(self) -> tuple[dict[str, Any], list[str]]:
@@ -68,7 +69,8 @@ class _Training(TrainingJob[Recipe]):
 @click.option(
     "--start", type=click.Path(exists=True, path_type=Path), default=None, show_default="from scratch",
     metavar="PATH",
-    help="Published DiT weights of images (.pt) whose blocks the training starts from, such as DiT-XL/2.",
+    help="What the training starts from: a checkpoint folder, or published DiT weights of images (.pt) whose blocks it "
+    "takes, such as DiT-XL/2.",
 )  # fmt: skip
 @training_options(things="clouds")
 def train(data: Path, category: str, start: Path | None, call: TrainingCall) -> None:
@@ -76,6 +78,7 @@ def train(data: Path, category: str, start: Path | None, call: TrainingCall) -> 
 
     \b
     pointgen data make --num 2000 --out ds/ && pointgen train --data ds/ --out model/
+    pointgen train --data ds/ --start model/checkpoint --out tuned/ --set training.steps=500
     pointgen train --data ShapeNetCore.v2.PC15k/ --category chair --out chair/ --set network.voxels=32
     pointgen train --data ds/ --out published/ --set objective=noise --set network.point_channels=0
     pointgen sample --checkpoint model/checkpoint --out run/
@@ -121,9 +124,13 @@ def _of_categories(clouds: list[Cloud], names: str, path: Path) -> list[Cloud]:
     return [cloud for cloud in clouds if cloud.category in wanted]
 
 
-def _images_network(path: Path | None) -> DiT | None:
+def _read_start(path: Path | None) -> DiT | PointPipeline | None:
     if path is None:
         return None
+    if path.is_dir():
+        from polydit.pointgen.pipeline import PointPipeline
+
+        return PointPipeline.from_pretrained(path)
     from polydit.core.models.convert import convert_dit
 
     return convert_dit(path)

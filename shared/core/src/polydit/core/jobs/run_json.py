@@ -91,10 +91,16 @@ def new_run_json(
 
 
 def continued(earlier: Mapping[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    """`run` as one more call on the folder that `earlier` describes."""
+    """`run` as one more call on the folder that `earlier` describes.
+
+    What earlier calls noted while they worked, such as the device, stays until a call notes it anew: one that finds
+    nothing left to do has no device.
+    """
+    provenance = {**earlier["provenance"], **run["provenance"]}
     products = list(dict.fromkeys([*earlier["products"], *run["products"]]))
     sessions = [*earlier["sessions"], *run["sessions"]]
-    return run | {"started": earlier["started"], "products": products, "sessions": sessions}
+    kept = {"started": earlier["started"], "provenance": provenance}
+    return run | kept | {"products": products, "sessions": sessions}
 
 
 def refuse_other_settings(
