@@ -6,12 +6,13 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from jaxtyping import config
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: a test that downloads must fail
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: each worker has one processor
@@ -29,6 +30,14 @@ def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
             and name != "POLYDIT_GOLDEN_CASES"
         ):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """`torch.compile` cannot look into the checks of shapes that the tests run with."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_hidream_image import MOEFeedForwardSwiGLU
-from jaxtyping import config
 from torch import Tensor, nn
 
 from polydit.core.nn.experts import Experts, RoutedFeedForward, Router, Routing, balance_loss, choose
@@ -65,14 +63,6 @@ def test_rows_get_the_weighted_sum_of_their_experts(
 ) -> None:
     experts, x, routing = experts_of(form, bias), seeded(rows, tokens, WIDTH), routing_of(rows, top_k)
     torch.testing.assert_close(experts(x, routing), by_hand(experts, x, routing), atol=1e-5, rtol=1e-5)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """`torch.compile` cannot look into the checks of shapes that the tests run with."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -9,6 +9,7 @@ from diffusers.models.embeddings import PatchEmbed as DiffusersPatchEmbed
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import nn
 
+from polydit.core.models.dit import DiT
 from polydit.core.nn import (
     MODULATIONS,
     BlockConfig,
@@ -197,3 +198,16 @@ def test_a_causal_token_does_not_see_what_follows() -> None:
     pattern = Causal.of(5, q.device)
     moved = (attend(q, q, q, pattern) - attend(other, other, other, pattern)).abs().amax((0, 1, 3))
     assert (moved[:3] == 0).all() and (moved[3:] > 0).all()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_are_traced_as_one_graph(dtype: torch.dtype) -> None:
+    """Without a break, since each would cost a call from Python into the compiled code."""
+    network = DiT(sample_size=8, width=24, depth=2, heads=2, num_classes=3).eval().to(dtype)
+    x, time, label = torch.randn(1, 4, 8, 8, dtype=dtype), torch.tensor([500.0]), torch.tensor([1])
+    with torch.no_grad():
+        modulation = network.modulate(time, label)
+        plain = network(x, modulation=modulation).sample
+        network.compile_repeated_blocks(fullgraph=True, backend="eager")
+        torch.testing.assert_close(network(x, modulation=modulation).sample, plain, rtol=0, atol=0)

@@ -38,8 +38,7 @@ def attend(
             return attend(q_bhne.float(), k_bhne.float(), v_bhne.float(), pattern).to(q_bhne.dtype)
     if pattern is None:
         return F.scaled_dot_product_attention(q_bhne, k_bhne, v_bhne)
-    q, k, v = pattern.split(q_bhne), pattern.split(k_bhne), pattern.split(v_bhne)
-    return pattern.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=pattern.mask()))
+    return pattern.attend(q_bhne, k_bhne, v_bhne)
 
 
 class SelfAttentionProcessor:

@@ -19,6 +19,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
 }
+_ONEDNN = torch.backends.mkldnn.is_available()  # asked here, since torch.compile cannot ask
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "silu": ("swish", "")}
 
 
@@ -70,7 +71,7 @@ def _fusible(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
         and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and _ONEDNN
         # hooks act on the call of the layer: torch's, and those of diffusers, which replace its forward
         and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
     )

@@ -2,7 +2,8 @@
 
 A pattern is one object that a model makes once per forward and every block shares. It can do two things: cut the
 token axis into groups that attend among themselves (`split`/`merge`; exact and cheaper than a mask), and give a boolean
-mask for what is left. `attention.attend` runs it.
+mask for what is left. `Pattern.attend` puts the two together; a pattern that knows a shorter way (`disk.Disk`) has its
+own.
 
 Shapes: b batch, h heads, n tokens, d head width, q and k query and key tokens.
 """
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -32,6 +34,13 @@ class Pattern:
     def mask(self) -> Bool[Tensor, "g 1 q k"] | None:
         """True where attention is allowed, after `split`; None = everywhere."""
         return None
+
+    def attend(
+        self, q: Float[Tensor, "b h q d"], k: Float[Tensor, "b h k d"], v: Float[Tensor, "b h k d"]
+    ) -> Float[Tensor, "b h q d"]:
+        """Softmax attention where the pattern allows it."""
+        q, k, v = self.split(q), self.split(k), self.split(v)
+        return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask()))
 
 
 class Full(Pattern):
