@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
-from jaxtyping import config
 from torch import Tensor
 
 from polydit.core.errors import InputError
@@ -59,7 +58,8 @@ def test_a_name_is_one_line_of_configuration(name: str) -> None:
 
 
 def test_every_name_has_a_line() -> None:
-    assert {CacheSetting.parse(name).name for name in LINES} == set(CACHES) - {"none"}
+    in_a_file = {"harmonica"}  # test_cache_routes has its line
+    assert {CacheSetting.parse(name).name for name in LINES} | in_a_file == set(CACHES) - {"none"}
     assert cache_named("none", STEPS, BLOCKS) is None
 
 
@@ -86,6 +86,8 @@ def test_a_setting_tells_all_its_options() -> None:
         ("fbcache(threshold=-0.1)", "-0.1 is no relative error"),
         ("delta-dit(share=1.5)", "1.5 is no share; expected 0 to 1"),
         ("ddt", "ddt needs a schedule table"),
+        ("harmonica", "harmonica needs a route table; expected a file of it"),
+        ("harmonica(table=none.json)", "none.json: it cannot be read: No such file"),
         ("ddt(full=0-4,of=12)", "full is '0-4'; expected numbers of steps"),
         ("ddt(full=0+4,of=11)", "the schedule table is for 11 steps and the run has 12"),
         ("ddt(full=0+14,of=12)", "has no step 14"),
@@ -210,14 +212,6 @@ def test_log_snr_of_many_steps_has_no_two_alike() -> None:
 
 RANGES = ["newton", "fbcache(threshold=0.3)", "delta-dit"]
 without_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """`torch.compile` cannot look into the checks of shapes that the tests run with."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

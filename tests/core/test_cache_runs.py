@@ -26,10 +26,14 @@ from polydit.core.sampling.cache import (
     Modules,
     Newton,
     Reuse,
+    RoutedModules,
+    RouterTraining,
     Table,
     Taylor,
     find_blocks,
     optimal_sharing,
+    shared_states,
+    train_router,
 )
 
 STEPS = 12
@@ -271,13 +275,32 @@ def test_an_encoder_is_shared_as_ddt_does() -> None:
     sampler = Sampler("dit")
     states: list[Tensor] = []
     hook = sampler.network.blocks[1].register_forward_hook(lambda *triple: states.append(triple[2]))
-    sampler()
+    recorded = shared_states(sampler.network, 0.5, sampler)
     hook.remove()
-    table = Table.of_steps(optimal_sharing(torch.stack(states), every=3), STEPS)
+    assert torch.equal(recorded, torch.stack(states)) and clean(sampler.network)
+    table = Table.of_steps(optimal_sharing(recorded, every=3), STEPS)
     _, run = sampler(Cache(Reuse(), BlockRange(first=0, stop=2, residual=False), table))
     assert run is not None
     assert len(run.report.full_steps) == STEPS // 3
     assert str(run.report).startswith("8 of 12 steps skipped, forecasts off by")
+
+
+@pytest.mark.parametrize("network", ["diffusers-dit", "flux"])
+def test_a_router_is_trained_on_networks_of_diffusers_too(network: str) -> None:
+    sampler = Sampler(network)
+    training = RouterTraining(iterations=1, beta=1.0, rate=8.0)  # so much that all modules are reused
+    table = train_router(sampler.network, lambda: list(sampler()[0]), training)
+    assert clean(sampler.network) and table.reused == pytest.approx((STEPS - 1) / STEPS)
+    _, run = sampler(Cache(Reuse(), RoutedModules(table=table), Table(table.full)))
+    assert run is not None and len(run.report.skipped_steps) == STEPS - 1
+
+
+def test_states_of_different_shapes_cannot_be_shared() -> None:
+    sampler = Sampler("dit")
+    with pytest.raises(InputError, match="DiT was called for 2 shapes in a run"):
+        shared_states(sampler.network, 0.5, lambda: (sampler(items=1), sampler(items=2)))
+    with pytest.raises(InputError, match=r"1\.5 is no share"):
+        shared_states(sampler.network, 1.5, sampler)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polydit.core.errors import InputError
 from polydit.core.sampling.cache.report import CacheWarning
@@ -24,6 +24,7 @@ class Gaussian:
 
     default: Setting = field(default_factory=lambda: Setting(num_steps=16, solver="euler"))
     solvers: tuple[str, ...] = ("euler", "ab2")
+    network: nn.Module = field(default_factory=nn.Identity)
 
     def __call__(self, setting: Setting) -> list[Tensor]:
         scheduler = solver(setting.solver)

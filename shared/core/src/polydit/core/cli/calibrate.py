@@ -10,28 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from polydit.core.cli.domains import Domain, installed_domains
 from polydit.core.cli.options import output_options
 from polydit.core.cli.output import Output
+from polydit.core.cli.settings import measure, prepare, record_of, said, sampler_options, write_index
 from polydit.core.errors import InputError
-from polydit.core.sampling.cache.named import CACHE_KEY, CACHES, NONE
+from polydit.core.sampling.cache.named import CACHE_KEY, CACHES, NEED_A_TABLE, NONE
 
 if TYPE_CHECKING:
     from polydit.core.checkpoints.checkpoint import Checkpoint
     from polydit.core.sampling.calibration import Calibration, Measured, Sampler, Setting
 
-_NEED_A_TABLE = ("ddt",)
-_FINER = 8  # times the default's steps: the error of such a run is some hundredth of the default's
 _SHARES = (0.2, 0.4, 0.6, 1.0)  # of the default's steps
 
 
 @click.command()
-@click.argument("domain")
-@click.option("--checkpoint", metavar="NAME|PATH", default=None, show_default="the starter",
-              help="Checkpoint to calibrate.")  # fmt: skip
-@click.option("--num-samples", type=click.IntRange(min=1), default=8, help="Items of each run.")
-@click.option("--request", "requests", multiple=True, metavar="KEY=VALUE",
-              help="What to sample, by the names of the options of the domain's own sample command.")  # fmt: skip
+@sampler_options
 @click.option("--num-steps", "steps", multiple=True, type=click.IntRange(min=1),
               show_default="0.2, 0.4, 0.6 and 1 of the checkpoint's", help="Numbers of steps to try.")  # fmt: skip
 @click.option("--solver", "solvers", multiple=True, show_default="all of the domain", help="Solvers to try.")
@@ -71,60 +64,26 @@ def calibrate(
     its `evaluate` says. A cache is worth its place only where a better solver with fewer steps is not as good; that is
     the second of the two fronts.
     """
-    from polydit.core.sampling.calibration import Setting, calibrate
-
-    found, sampler = _prepare(domain, checkpoint, num_samples, dict(_pair(text) for text in requests))
-    settings = _settings(sampler, steps, solvers, caches)
-    reference = Setting(num_steps=_FINER * sampler.default.num_steps, solver=sampler.default.solver)
-    with output.progress(rounds * len({*settings, sampler.default}), what="settings", unit="run") as progress:
-        calibration = calibrate(
-            sampler, settings, reference, rounds=rounds, on_run=lambda setting: progress.update()
-        )
+    found, sampler = prepare(domain, checkpoint, num_samples, requests)
+    calibration = measure(sampler, _settings(sampler, steps, solvers, caches), rounds, output)
     chosen = calibration.choose(tolerance=tolerance)
     fewer = calibration.choose(tolerance=tolerance, cached=False)
     output.table(_rows(calibration))
-    for setting, reason in calibration.refused.items():
-        output.note(f"left out: {setting}: {reason}")
     if out is not None:
         _save(out, calibration, chosen)
     if write:
-        _write(found.path, chosen.setting)
+        write_index(found.path, _kept(found, chosen.setting))
     output.summary(
         {
-            "default": _record(calibration.default, calibration.default),
-            "fewer_steps": _record(fewer, calibration.default),
-            "chosen": _record(chosen, calibration.default),
+            "default": record_of(calibration.default, calibration.default),
+            "fewer_steps": record_of(fewer, calibration.default),
+            "chosen": record_of(chosen, calibration.default),
             "written": str(found.path) if write else None,
         },
-        f"better solver, fewer steps: {_said(fewer, calibration.default)}",
-        f"chosen: {_said(chosen, calibration.default)}",
+        f"better solver, fewer steps: {said(fewer, calibration.default)}",
+        f"chosen: {said(chosen, calibration.default)}",
         *([f"written to {found.path}"] if write else ["--write makes it the checkpoint's own"]),
     )
-
-
-def _prepare(
-    name: str, checkpoint: str | None, num_samples: int, request: dict[str, str]
-) -> tuple[Checkpoint, Sampler]:
-    """The checkpoint and its sampler, from the domain's own hook."""
-    from pkgutil import resolve_name
-
-    domains = {domain.name: domain for domain in installed_domains() if domain.calibration}
-    if name not in domains:
-        raise InputError(
-            f"{name} is no installed domain that can be calibrated",
-            where="DOMAIN",
-            expected=", ".join(domains) or "pip install ./packages/NAME first",
-        )
-    domain: Domain = domains[name]
-    found: tuple[Checkpoint, Sampler] = resolve_name(domain.calibration)(checkpoint, num_samples, request)
-    return found
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InputError(f"{text!r} is no pair", where="--request", expected="KEY=VALUE")
-    return key.strip().replace("-", "_"), value.strip()
 
 
 def _settings(
@@ -139,7 +98,7 @@ def _settings(
         )
     every = sampler.default.num_steps
     counts = steps or tuple(sorted({max(2, round(share * every)) for share in _SHARES}))
-    names = caches or tuple(name for name in CACHES if name not in (NONE, *_NEED_A_TABLE))
+    names = caches or tuple(name for name in CACHES if name not in (NONE, *NEED_A_TABLE))
     return [
         Setting(num_steps=count, solver=solver, cache=cache)
         for count, solver, cache in product(counts, solvers or sampler.solvers, (NONE, *names))
@@ -151,30 +110,11 @@ def _rows(calibration: Calibration) -> list[dict[str, Any]]:
     fronts = {"all": calibration.front(), "without caches": calibration.front(cached=False)}
     return [
         {
-            **_record(one, calibration.default),
+            **record_of(one, calibration.default),
             "front": ", ".join(name for name, best in fronts.items() if one in best),
         }
         for one in sorted(calibration.measured, key=lambda one: one.seconds)
     ]
-
-
-def _record(one: Measured, default: Measured) -> dict[str, Any]:
-    return {
-        "num_steps": one.setting.num_steps,
-        "solver": one.setting.solver,
-        "cache": one.setting.cache,
-        "seconds": one.seconds,
-        "speed": default.seconds / one.seconds,
-        "error": one.error,
-        "moved": one.moved,
-    }
-
-
-def _said(one: Measured, default: Measured) -> str:
-    if one.setting == default.setting:
-        return f"{one.setting}: the checkpoint's own"
-    speed, error = default.seconds / one.seconds, one.error / default.error if default.error else 1.0
-    return f"{one.setting}: {speed:.2f} times as fast as {default.setting}, {error:.2f} times its error"
 
 
 def _save(out: Path, calibration: Calibration, chosen: Measured) -> None:
@@ -182,7 +122,7 @@ def _save(out: Path, calibration: Calibration, chosen: Measured) -> None:
     from polydit.core.report.plots import line_plot
 
     out.mkdir(parents=True, exist_ok=True)
-    record = {"settings": _rows(calibration), "chosen": _record(chosen, calibration.default)}
+    record = {"settings": _rows(calibration), "chosen": record_of(chosen, calibration.default)}
     record["refused"] = {str(setting): reason for setting, reason in calibration.refused.items()}
     (out / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
     places = sorted({one.seconds for one in calibration.measured})
@@ -197,15 +137,8 @@ def _save(out: Path, calibration: Calibration, chosen: Measured) -> None:
     (out / "calibration.svg").write_text(str(picture))
 
 
-def _write(folder: Path, setting: Setting) -> None:
-    """Into the checkpoint's index, whole or not at all."""
-    from polydit.core.checkpoints.checkpoint import INDEX
-    from polydit.core.jobs.files import atomic_file, naming_write_errors
-
-    path = folder / INDEX
-    index = json.loads(path.read_text())
-    index.update(num_steps=setting.num_steps, **{CACHE_KEY: setting.cache})
-    if "solver" in index or setting.solver != "auto":
-        index["solver"] = setting.solver
-    with naming_write_errors(folder), atomic_file(path) as handle:
-        handle.write((json.dumps(index, indent=1) + "\n").encode())
+def _kept(checkpoint: Checkpoint, setting: Setting) -> dict[str, str | int]:
+    """What the checkpoint's index says of a setting."""
+    named = "solver" in checkpoint.index or setting.solver != "auto"
+    solver = {"solver": setting.solver} if named else {}
+    return {"num_steps": setting.num_steps, CACHE_KEY: setting.cache, **solver}

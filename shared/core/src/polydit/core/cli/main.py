@@ -16,6 +16,14 @@ _COMMANDS = {
     ),
     "doctor": ("polydit.core.cli.doctor:doctor", "Check what works here and how to fix what does not."),
     "list": ("polydit.core.cli.main:list_domains", "List installed domains, their models and licences."),
+    "route": (
+        "polydit.core.cli.route:route",
+        "Learn which modules of a checkpoint are reused at which steps.",
+    ),
+    "share": (
+        "polydit.core.cli.share:share",
+        "Find the steps whose blocks are best shared with those after them.",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from polydit.core.errors import InputError
 from polydit.core.sampling.cache.report import CacheWarning
@@ -44,6 +44,11 @@ class Setting:
 @runtime_checkable
 class Sampler(Protocol):
     """A checkpoint with chosen items, each of which starts from the same noise whenever they are sampled."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What a cache is for: it is called in every step, and has the blocks."""
+        ...
 
     @property
     def default(self) -> Setting:

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from polydit.core.sampling.cache.blocks import find_blocks
     from polydit.core.sampling.cache.clock import Clock
     from polydit.core.sampling.cache.forecasters import Forecaster, Ladder, Newton, Reuse, Taylor
+    from polydit.core.sampling.cache.modules import Modules, RoutedModules
     from polydit.core.sampling.cache.named import CACHES, CacheSetting, cache_named, cached
     from polydit.core.sampling.cache.policies import FirstBlock, Interval, Policy, Table
     from polydit.core.sampling.cache.report import CacheReport, CacheTally, CacheWarning
+    from polydit.core.sampling.cache.router import RouterTraining, train_router
+    from polydit.core.sampling.cache.routes import RouteTable
     from polydit.core.sampling.cache.run import Cache, CacheRun
-    from polydit.core.sampling.cache.sharing import optimal_sharing, sharing_costs
-    from polydit.core.sampling.cache.sites import BlockRange, Modules, MovingRange, Site
+    from polydit.core.sampling.cache.sharing import optimal_sharing, shared_states, sharing_costs
+    from polydit.core.sampling.cache.sites import BlockRange, MovingRange, Site
 
 __all__ = [
     "CACHES",
@@ -44,6 +47,9 @@ __all__ = [
     "Newton",
     "Policy",
     "Reuse",
+    "RouteTable",
+    "RoutedModules",
+    "RouterTraining",
     "Site",
     "Table",
     "Taylor",
@@ -51,7 +57,9 @@ __all__ = [
     "cached",
     "find_blocks",
     "optimal_sharing",
+    "shared_states",
     "sharing_costs",
+    "train_router",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -64,6 +72,8 @@ __getattr__, __dir__ = lazy_names(
         "Newton": "polydit.core.sampling.cache.forecasters",
         "Reuse": "polydit.core.sampling.cache.forecasters",
         "Taylor": "polydit.core.sampling.cache.forecasters",
+        "Modules": "polydit.core.sampling.cache.modules",
+        "RoutedModules": "polydit.core.sampling.cache.modules",
         "CACHES": "polydit.core.sampling.cache.named",
         "CacheSetting": "polydit.core.sampling.cache.named",
         "cache_named": "polydit.core.sampling.cache.named",
@@ -75,12 +85,15 @@ __getattr__, __dir__ = lazy_names(
         "CacheReport": "polydit.core.sampling.cache.report",
         "CacheTally": "polydit.core.sampling.cache.report",
         "CacheWarning": "polydit.core.sampling.cache.report",
+        "RouterTraining": "polydit.core.sampling.cache.router",
+        "train_router": "polydit.core.sampling.cache.router",
+        "RouteTable": "polydit.core.sampling.cache.routes",
         "Cache": "polydit.core.sampling.cache.run",
         "CacheRun": "polydit.core.sampling.cache.run",
         "optimal_sharing": "polydit.core.sampling.cache.sharing",
+        "shared_states": "polydit.core.sampling.cache.sharing",
         "sharing_costs": "polydit.core.sampling.cache.sharing",
         "BlockRange": "polydit.core.sampling.cache.sites",
-        "Modules": "polydit.core.sampling.cache.sites",
         "MovingRange": "polydit.core.sampling.cache.sites",
         "Site": "polydit.core.sampling.cache.sites",
     },

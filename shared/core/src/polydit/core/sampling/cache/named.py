@@ -111,12 +111,25 @@ def _ddt(size: RunSize, *, full: str = "", of: int = 0, share: float = 0.75) -> 
             "ddt needs a schedule table",
             where="cache",
             expected="the computed steps and the number of all steps, such as ddt(full=0+4+9,of=12)",
-            hint="polydit.core.sampling.cache.optimal_sharing finds the best",
+            hint="polydit share finds the best",
         )
     if not re.fullmatch(r"\d+(\+\d+)*", full):
         raise InputError(f"full is {full!r}", where="cache ddt", expected="numbers of steps, such as 0+4+9")
     table = c.Table.of_steps(map(int, full.split("+")), of)
     return c.Cache(c.Reuse(), c.BlockRange(first=0, stop=size.blocks(share), residual=False), table)
+
+
+def _harmonica(size: RunSize, *, table: str = "") -> c.Cache:
+    """Huang et al. 2025: what attention and feed-forward give, computed where a file's table of (step, module) says."""
+    if not table:
+        raise InputError(
+            "harmonica needs a route table",
+            where="cache",
+            expected="a file of it, such as harmonica(table=routes.json)",
+            hint="polydit route makes one",
+        )
+    routes = c.RouteTable.read(table)
+    return c.Cache(c.Reuse(), c.RoutedModules(table=routes), c.Table(routes.full))
 
 
 CACHES: Mapping[str, Callable[..., c.Cache | None]] = {
@@ -127,7 +140,9 @@ CACHES: Mapping[str, Callable[..., c.Cache | None]] = {
     "fbcache": _fbcache,
     "delta-dit": _delta_dit,
     "ddt": _ddt,
+    "harmonica": _harmonica,
 }
+NEED_A_TABLE = ("ddt", "harmonica")  # which `polydit share` and `polydit route` find
 
 
 @dataclass(frozen=True, slots=True)

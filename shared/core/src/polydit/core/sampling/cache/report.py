@@ -17,7 +17,7 @@ class CacheReport:
 
     Args:
         full_steps: Computed, at least in one of the step's calls.
-        skipped_steps: Forecast.
+        skipped_steps: Forecast, in whole or in part.
         errors: At full steps, the relative error of the forecast that was not needed: mean |forecast - value| /
             mean |value| at the last place of the site.
     """

@@ -6,11 +6,52 @@ up to step i costs Σ (1 - cos(sⱼ, sₘ)) over j < m ≤ i; the K starts with 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from polydit.core.errors import InputError
+from polydit.core.sampling.cache.blocks import BlockPorts, find_blocks
+from polydit.core.sampling.cache.hooks import Forward, handling
+from polydit.core.sampling.cache.named import RunSize
+
+
+def shared_states(
+    network: nn.Module, share: float, sample: Callable[[], object]
+) -> Float[Tensor, "steps b n d"]:
+    """What the first blocks give at every network call of a run: the states that `optimal_sharing` asks for.
+
+    Args:
+        network: Ours or one of diffusers.
+        share: Of its blocks, as the cache `ddt` takes it.
+        sample: Runs the network once from noise to a sample, without a cache.
+
+    Raises:
+        InputError: The share is outside [0, 1], or the network was called for different numbers of items or tokens.
+    """
+    blocks = find_blocks(network)
+    last = blocks[RunSize(1, len(blocks)).blocks(share) - 1]
+    ports, states = BlockPorts.of(last), list[Tensor]()
+
+    def keep(forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        output = forward(*args, **kwargs)
+        state = ports.read_outputs(output)[0]
+        assert state is not None  # the first stream is the tokens
+        states.append(state.detach().cpu())
+        return output
+
+    with handling({last: keep}):
+        sample()
+    if len({state.shape for state in states}) != 1:
+        raise InputError(
+            f"{type(network).__name__} was called for {len({state.shape for state in states})} shapes in a run",
+            where="cache ddt",
+            expected="one, so that a state can be kept from one step to the next",
+        )
+    return torch.stack(states)
 
 
 def sharing_costs(states: Float[Tensor, "steps b n d"]) -> Float[Tensor, "steps steps"]:

@@ -15,9 +15,6 @@ from polydit.core.sampling.cache.blocks import BlockPorts
 from polydit.core.sampling.cache.hooks import Forward, Handler
 from polydit.core.sampling.cache.state import RunState
 
-# children of a block whose output is added to the tokens, here and in diffusers
-INNER = ("attn", "cross", "mlp", "attn1", "attn2", "ff", "ff_context")
-
 
 @runtime_checkable
 class Site(Protocol):
@@ -31,59 +28,6 @@ class Site(Protocol):
     def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
         """What to do in place of the modules' own `forward`, for one run."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Modules:
-    """The outputs of modules inside every block, as TaylorSeer caches them: before their gates, which always are new.
-
-    Norms and modulations are still computed. Memory: (order + 1) tensors for every such module.
-
-    Args:
-        names: Children of the blocks; those that a block has are taken.
-        first: The first block whose modules are cached.
-    """
-
-    names: tuple[str, ...] = INNER
-    first: int = 0
-
-    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
-        """One for each module.
-
-        Raises:
-            InputError: No block has a child of these names.
-        """
-        found: dict[nn.Module, Handler] = {}
-        for index, block in enumerate(blocks[self.first :], start=self.first):
-            for name in self.names:
-                if isinstance(module := getattr(block, name, None), nn.Module):
-                    state.watched = (index, name)
-                    found[module] = _Output(state, state.watched)
-        if not found:
-            has = ", ".join(name for name, _ in blocks[-1].named_children())
-            raise InputError(
-                f"blocks ({type(blocks[-1]).__name__}) from number {self.first} on have no {' or '.join(self.names)}",
-                where="cache",
-                hint=f"Name modules that they have: {has}",
-            )
-        return found
-
-
-class _Output:
-    """What one module gives in one run: a tensor or a tuple of tensors, computed or forecast."""
-
-    def __init__(self, state: RunState, place: Hashable) -> None:
-        self.state, self.place = state, place
-        self.is_tuple = False
-
-    def __call__(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self.state.now.full:
-            values = self.state.forecast(self.place)
-            return values if self.is_tuple else values[0]
-        output = forward(*args, **kwargs)
-        self.is_tuple = isinstance(output, tuple)
-        self.state.record(self.place, output if self.is_tuple else (output,))
-        return output
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
