@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from polydit.core.checkpoints.checkpoint import INDEX
 from polydit.core.cli.domains import installed_domains
 from polydit.core.cli.main import polydit
+from polydit.pointgen.calibration import sampler
 
 Invoke = Callable[..., Result]
 CALIBRATED = "pointgen"
@@ -55,7 +57,7 @@ def test_the_chosen_setting_becomes_the_checkpoints_own(
     out = tmp_path / "calibration"
     arguments = [
         *("--checkpoint", checkpoint, "--num-samples", 1, "--rounds", 1, "--request", "points=64"),
-        *("--num-steps", 6, "--cache", "newton", "--cache", "ddt", "--solver", "dpm++"),
+        *("--num-steps", 6, "--cache", "newton", "--cache", "ddt", "--solver", "ddim"),
         *("--tolerance", 1000, "--write", "--out", out, "--json"),
     ]
     done = invoke(polydit, "calibrate", CALIBRATED, *arguments)
@@ -68,16 +70,16 @@ def test_the_chosen_setting_becomes_the_checkpoints_own(
     }
     assert summary["fewer_steps"]["cache"] == "none" and summary["fewer_steps"]["num_steps"] == 6
     index = json.loads((checkpoint / "model_index.json").read_text())
-    assert (index["num_steps"], index["cache"]) == (fastest["num_steps"], fastest["cache"])
+    chosen = (fastest["num_steps"], fastest["solver"], fastest["cache"])
+    assert (index["num_steps"], index["solver"], index["cache"]) == chosen and chosen[1] == "ddim"
+    _, found = sampler(str(checkpoint), 1, {})
+    assert (found.default.num_steps, found.default.solver, found.default.cache) == chosen
     saved = json.loads((out / "calibration.json").read_text())
     assert [reason for setting, reason in saved["refused"].items() if "ddt" in setting]
     assert "<svg" in (out / "calibration.svg").read_text()
 
 
 def test_what_was_written_is_what_a_pipeline_takes(invoke: Invoke, checkpoint: Path) -> None:
-    from polydit.core.checkpoints.checkpoint import INDEX
-    from polydit.pointgen.calibration import sampler
-
     index = json.loads((checkpoint / INDEX).read_text())
     (checkpoint / INDEX).write_text(json.dumps({**index, "num_steps": 9, "cache": "newton(every=4)"}))
     _, found = sampler(str(checkpoint), 1, {})

@@ -45,7 +45,8 @@ class CloudSampler:
     def default(self) -> Setting:
         """The checkpoint's."""
         config = self.pipeline.config
-        return Setting(num_steps=config.num_steps, solver=self.solvers[0], cache=self.pipeline.cache)
+        solver = self.solvers[0] if config.solver == "auto" else config.solver
+        return Setting(num_steps=config.num_steps, solver=solver, cache=self.pipeline.cache)
 
     def __call__(self, setting: Setting) -> list[Float[Tensor, "n 3"]]:
         """Points, in the units of the data; not numbers where they are no cloud."""

@@ -68,7 +68,7 @@ class Checkpoint(checkpoint.Checkpoint):
 
     def check_solver(self, solver: Solver) -> None:
         """Raises InputError if it cannot be sampled so."""
-        check_solver(self.scheduler, solver)
+        check_solver(self.scheduler, self.index.get("solver", "auto") if solver == "auto" else solver)
 
     def facts(self) -> dict[str, Any]:
         """What it makes, and how it samples."""

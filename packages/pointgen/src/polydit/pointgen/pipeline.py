@@ -101,6 +101,7 @@ class PointPipeline(Pipeline):
         num_steps: Default number of network calls per cloud.
         guidance_scale: Default guidance scale; 1 = none.
         cache: Default cache of the network, such as "newton(every=4)".
+        solver: What "auto" stands for; "auto" itself is the first that `solvers.SOLVERS` has for the scheduler.
     """
 
     components_by_name = {"network": PointDiT, "scheduler": STORED}  # noqa: RUF012  diffusers' folder layout
@@ -116,6 +117,7 @@ class PointPipeline(Pipeline):
         num_steps: int = 25,
         guidance_scale: float = 1.0,
         cache: str = NONE,
+        solver: Solver = "auto",
     ) -> None:
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
@@ -127,6 +129,7 @@ class PointPipeline(Pipeline):
             num_steps=num_steps,
             guidance_scale=guidance_scale,
             cache=cache,
+            solver=solver,
         )
 
     @property
@@ -173,7 +176,7 @@ class PointPipeline(Pipeline):
             raise InputError(f"{steps} steps are too few", where="num_steps", expected="2 or more")
         if len({request.num_points for request in requests}) > 1:
             raise InputError("requests of one call have one number of points")
-        scheduler = solver_of(self.scheduler, solver)
+        scheduler = solver_of(self.scheduler, self.config.solver if solver == "auto" else solver)
         scheduler.set_timesteps(steps, device=self.device)
         schedule = NoiseSchedule.of(scheduler)
         generators = [request.generator() for request in requests]

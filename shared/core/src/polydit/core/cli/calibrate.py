@@ -17,7 +17,6 @@ from polydit.core.errors import InputError
 from polydit.core.sampling.cache.named import CACHE_KEY, CACHES, NEED_A_TABLE, NONE
 
 if TYPE_CHECKING:
-    from polydit.core.checkpoints.checkpoint import Checkpoint
     from polydit.core.sampling.calibration import Calibration, Measured, Sampler, Setting
 
 _SHARES = (0.2, 0.4, 0.6, 1.0)  # of the default's steps
@@ -72,7 +71,7 @@ def calibrate(
     if out is not None:
         _save(out, calibration, chosen)
     if write:
-        write_index(found.path, _kept(found, chosen.setting))
+        write_index(found.path, _kept(chosen.setting, calibration.default.setting))
     output.summary(
         {
             "default": record_of(calibration.default, calibration.default),
@@ -137,8 +136,7 @@ def _save(out: Path, calibration: Calibration, chosen: Measured) -> None:
     (out / "calibration.svg").write_text(str(picture))
 
 
-def _kept(checkpoint: Checkpoint, setting: Setting) -> dict[str, str | int]:
-    """What the checkpoint's index says of a setting."""
-    named = "solver" in checkpoint.index or setting.solver != "auto"
-    solver = {"solver": setting.solver} if named else {}
-    return {"num_steps": setting.num_steps, CACHE_KEY: setting.cache, **solver}
+def _kept(chosen: Setting, default: Setting) -> dict[str, str | int]:
+    """What the checkpoint's index says of the chosen setting; its solver only if that is another one."""
+    solver = {"solver": chosen.solver} if chosen.solver != default.solver else {}
+    return {"num_steps": chosen.num_steps, CACHE_KEY: chosen.cache, **solver}
