@@ -13,6 +13,8 @@ from click.testing import Result
 from polydit.core.checkpoints.checkpoint import INDEX
 from polydit.core.cli.domains import installed_domains
 from polydit.core.cli.main import polydit
+from polydit.core.errors import InputError
+from polydit.core.sampling.calibration import Setting
 from polydit.pointgen.calibration import sampler
 
 Invoke = Callable[..., Result]
@@ -83,5 +85,10 @@ def test_the_chosen_setting_becomes_the_checkpoints_own(
 def test_what_was_written_is_what_a_pipeline_takes(invoke: Invoke, checkpoint: Path) -> None:
     index = json.loads((checkpoint / INDEX).read_text())
     (checkpoint / INDEX).write_text(json.dumps({**index, "num_steps": 9, "cache": "newton(every=4)"}))
-    _, found = sampler(str(checkpoint), 1, {})
+    _, found = sampler(str(checkpoint), 1, {"points": "64"})
+    for solver in ("auto", found.default.solver):  # the checkpoint's own, by either name
+        clouds = found(Setting(num_steps=3, solver=solver))
+        assert len(clouds) == 1 and clouds[0].shape == (64, 3)
+    with pytest.raises(InputError, match="cannot be sampled by euler"):
+        found(Setting(num_steps=3, solver="euler"))
     assert (found.default.num_steps, found.default.cache) == (9, "newton(every=4)")

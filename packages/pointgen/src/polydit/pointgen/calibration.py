@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -50,7 +51,7 @@ class CloudSampler:
 
     def __call__(self, setting: Setting) -> list[Float[Tensor, "n 3"]]:
         """Points, in the units of the data; not numbers where they are no cloud."""
-        solver = next(name for name in self.solvers if name == setting.solver)
+        solver = cast("Solver", setting.solver)  # the pipeline refuses what is none
         found = self.pipeline(self.requests, num_steps=setting.num_steps, solver=solver, cache=setting.cache)
         return [
             torch.full((1, 3), torch.nan) if isinstance(cloud, Rejected) else torch.from_numpy(cloud.points)

@@ -144,7 +144,7 @@ def calibrate(
     exact = sampler(reference)
     if not all(bool(item.isfinite().all()) for item in exact):
         raise InputError("the reference's samples are not finite", where=str(reference))
-    usual = sampler(sampler.default)
+    usual = sampler(sampler.default)  # not timed: the first runs warm up
     waiting = list(dict.fromkeys([sampler.default, *settings]))
     seconds: dict[Setting, list[float]] = {setting: [] for setting in waiting}
     refused: dict[Setting, str] = {}
