@@ -31,6 +31,7 @@ MADE = {  # what a run folder holds for a person
 }
 EXTRAS = {  # what a domain needs besides to be tested and to train its starter
     "robopolicy": "metaworld,fetch,pusht,serve,siglip",
+    "vstain": "wsi",
 }
 SMOKE = {  # what proves that a domain works alone: its own commands, run in an empty folder
     "molgen": (
@@ -50,6 +51,12 @@ SMOKE = {  # what proves that a domain works alone: its own commands, run in an 
         "robopolicy info",
         "robopolicy data make --env metaworld --task reach-v3 --episodes 2 --out demos",
         "robopolicy evaluate --env metaworld --task reach-v3 --episodes 2 --out run",
+    ),
+    "vstain": (
+        "vstain --help",
+        "vstain info",
+        "vstain data make --num 10 --out ds",
+        "vstain run ds/test/HE --stain ck --num-steps 2 --out run",
     ),
 }
 # the whole suite: a process per processor, each with files of its own, so that what a file prepares is made once

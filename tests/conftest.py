@@ -26,7 +26,7 @@ def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Options set in the environment of whoever runs the tests must not reach a command."""
     for name in list(os.environ):
         if (
-            name.startswith(("MOLGEN_", "POLYDIT_", "POINTGEN_", "ROBOPOLICY_"))
+            name.startswith(("MOLGEN_", "POLYDIT_", "POINTGEN_", "ROBOPOLICY_", "VSTAIN_"))
             and name != "POLYDIT_GOLDEN_CASES"
         ):
             monkeypatch.delenv(name)

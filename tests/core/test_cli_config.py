@@ -192,3 +192,21 @@ def test_apply_settings_replaces_nested_values() -> None:
 def test_apply_settings_names_what_is_wrong(key: str, value: object, words: str) -> None:
     with pytest.raises(InputError, match=words.replace("?", r"\?")):
         apply_settings(Recipe(), {key: value})
+
+
+@dataclass(frozen=True)
+class Heads:
+    width: int = 12
+    heads: int = 3
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide {self.width}")
+
+
+@pytest.mark.parametrize("keys", [("width", "heads"), ("heads", "width")])
+def test_values_that_belong_together_may_come_in_any_order(keys: tuple[str, str]) -> None:
+    wanted = {"width": 10, "heads": 5}
+    assert apply_settings(Heads(), {key: wanted[key] for key in keys}) == Heads(10, 5)
+    with pytest.raises(InputError, match="5 heads do not divide 12"):
+        apply_settings(Heads(), {"heads": 5})

@@ -34,7 +34,7 @@ class Checkpoint:
     """
 
     domain: ClassVar[Domain]
-    program: ClassVar[str]  # the class that its index must name
+    program: ClassVar[str | tuple[str, ...]]  # the class that its index must name, or those that it may
     required: ClassVar[frozenset[str]] = frozenset()  # what its index must hold besides
 
     path: Path
@@ -99,12 +99,14 @@ class Checkpoint:
         }
 
 
-def read_index(folder: Path, *, program: str, required: frozenset[str] = frozenset()) -> dict[str, Any]:
+def read_index(
+    folder: Path, *, program: str | tuple[str, ...], required: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """The content of a folder's model_index.json.
 
     Args:
         folder: Checkpoint folder.
-        program: The class that the index must name.
+        program: The class that the index must name, or those that it may.
         required: Further keys that it must hold.
 
     Raises:
@@ -118,9 +120,11 @@ def read_index(folder: Path, *, program: str, required: frozenset[str] = frozens
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
     found = index.get("_class_name") if isinstance(index, dict) else None
-    if found != program:
+    programs = (program,) if isinstance(program, str) else program
+    if found not in programs:
+        expected = " or ".join(programs)
         raise CheckpointError(
-            f"the checkpoint is of another kind: {found}", where=str(folder), expected=program
+            f"the checkpoint is of another kind: {found}", where=str(folder), expected=expected
         )
     if missing := sorted(required - index.keys()):
         raise CheckpointError(f"lacks {' and '.join(missing)}", where=str(path))

@@ -197,29 +197,40 @@ def apply_settings(config: T, settings: Mapping[str, Any], *, where: str = "sett
     Raises:
         InputError: A key that the dataclass lacks (the nearest one is named), or a value of the wrong type.
     """
-    for key, value in settings.items():
-        config = _replace(config, key.split("."), value, key, where)
-    return config
+    return _replace(config, {tuple(key.split(".")): value for key, value in settings.items()}, "", where)
 
 
-def _replace(config: Any, path: list[str], value: Any, key: str, where: str) -> Any:
+def _replace(config: Any, settings: Mapping[tuple[str, ...], Any], prefix: str, where: str) -> Any:
+    """All changes of one dataclass at once: it checks its values together, whatever the order of the keys."""
+    parts: dict[str, dict[tuple[str, ...], Any]] = {}
+    for path, value in settings.items():
+        parts.setdefault(path[0], {})[path[1:]] = value
+    changed = {name: _changed(config, name, inner, prefix, where) for name, inner in parts.items()}
+    try:
+        return dataclasses.replace(config, **changed)
+    except (ValueError, TypeError) as error:  # the dataclass checks its own ranges
+        keys = " ".join(".".join((prefix + path[0], *path[1:])) for path in settings)
+        raise InputError(str(error), where=f"{where} {keys}") from error
+
+
+def _changed(config: Any, name: str, settings: Mapping[tuple[str, ...], Any], prefix: str, where: str) -> Any:
+    """The new value of one field: `settings` has the path () for the field itself, longer ones for its parts."""
     hints = get_type_hints(type(config))
     fields = {field.name: hints[field.name] for field in dataclasses.fields(config) if field.init}
-    prefix = key.removesuffix(".".join(path))
-    name, rest = path[0], path[1:]
+    rest = next(iter(settings))
+    key = ".".join((prefix + name, *rest))
     if name not in fields:
         raise unknown_key(key, [prefix + field for field in fields], where=where)
     current = getattr(config, name)
-    if rest and not dataclasses.is_dataclass(current):
-        raise InputError(f"{prefix}{name} is one value and has no part {'.'.join(rest)!r}", where=where)
-    if dataclasses.is_dataclass(current) and not rest:
+    if not dataclasses.is_dataclass(current):
+        if inner := next((path for path in settings if path), None):
+            problem = f"{prefix}{name} is one value and has no part {'.'.join(inner)!r}"
+            raise InputError(problem, where=where)
+        return _typed(settings[()], fields[name], key, where)
+    if () in settings:
         parts = ", ".join(f"{prefix}{name}.{field.name}" for field in dataclasses.fields(current))
-        raise InputError(f"{key} is a table", where=where, expected=f"one of {parts}")
-    new = _replace(current, rest, value, key, where) if rest else _typed(value, fields[name], key, where)
-    try:
-        return dataclasses.replace(config, **{name: new})
-    except (ValueError, TypeError) as error:  # the dataclass checks its own ranges
-        raise InputError(str(error), where=f"{where} {key}") from error
+        raise InputError(f"{prefix}{name} is a table", where=where, expected=f"one of {parts}")
+    return _replace(current, settings, f"{prefix}{name}.", where)
 
 
 def _typed(value: Any, hint: Any, key: str, where: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,13 @@ from polydit.core.nn.patterns import Pattern
 
 _TILES = range(4, 33)
 """Tile sides that are weighed against one another."""
+
+_DENSE = 400
+"""Tokens up to which all are computed against all, under a mask.
+
+Measured at radius 3 and 4 (torch 2.13, one CPU thread, 6 heads of 32): on 16 x 16 tiles take 1.3 to 1.6 times as long
+forward and 1.5 to 2.6 times forward and backward; on 24 x 24 they take 0.8 to 0.95 and 1.4 times.
+"""
 
 _KEY_COST = 64
 """What a key costs a tile, in query-key products: it is copied and packed once, however many queries there are.
@@ -128,7 +136,7 @@ class Disk(Pattern):
         object.__setattr__(self, "_axes", _cut(self.grid, reach, self.leading + self.trailing))
 
     def mask(self) -> Bool[Tensor, "1 1 n n"]:
-        """True where attention is allowed: the definition, on the CPU. `attend` never builds it."""
+        """True where attention is allowed: the definition, on the CPU. Of a large grid `attend` never builds it."""
         y, x = torch.cartesian_prod(*map(torch.arange, self.grid)).unbind(1)
         near = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2 < self.radius**2
         return F.pad(near, (self.leading, self.trailing) * 2, value=True)[None, None]
@@ -144,6 +152,8 @@ class Disk(Pattern):
         tokens = self.leading + math.prod(self.grid) + self.trailing
         if q.shape[-2] != tokens or k.shape[-2] != tokens:
             raise ValueError(f"{self} is for {tokens} tokens; got {q.shape[-2]} queries, {k.shape[-2]} keys")
+        if tokens <= _DENSE:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self._small_mask.to(q.device))
         image = self._merge_tiles(
             F.scaled_dot_product_attention(
                 self._query_tiles(q),
@@ -157,6 +167,10 @@ class Disk(Pattern):
             return image
         ends = F.scaled_dot_product_attention(self._global(q), k, v)
         return torch.cat((ends[:, :, : self.leading], image, ends[:, :, self.leading :]), dim=2)
+
+    @cached_property
+    def _small_mask(self) -> Bool[Tensor, "1 1 n n"]:
+        return self.mask()
 
     def _global(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h g d"]:
         return torch.cat((x[:, :, : self.leading], x[:, :, x.shape[2] - self.trailing :]), dim=2)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -61,6 +62,11 @@ class GaussianDiffusion:
         scale = 1000 / steps
         return cls(np.linspace(scale * 1e-4, scale * 0.02, steps), prediction)
 
+    @classmethod
+    def of(cls, scheduler: SchedulerMixin, prediction: Prediction = "epsilon") -> GaussianDiffusion:
+        """The noise levels of a scheduler of diffusers, so that training and sampling agree."""
+        return cls(scheduler.betas.double().numpy(), prediction)
+
     def noisy(self, data: Tensor, noise: Tensor, t: Int[Tensor, " b"]) -> Tensor:
         """x_t."""
         return (
@@ -94,6 +100,20 @@ class GaussianDiffusion:
             )
         signal = self._at(self.alphas_cumprod**0.5, t, x_t)
         return signal * x_t - self._at((1.0 - self.alphas_cumprod) ** 0.5, t, x_t) * prediction
+
+    def velocity(self, data: Tensor, x_t: Tensor, t: Int[Tensor, " b"]) -> Tensor:
+        """v from x₀ or its estimate: (√ᾱ x_t - x₀) / √(1-ᾱ), which is -x₀ where nothing is left of it."""
+        signal = self._at(self.alphas_cumprod**0.5, t, x_t)
+        return (signal * x_t - data) / self._at((1.0 - self.alphas_cumprod) ** 0.5, t, x_t)
+
+    def clean_weight(self, t: Int[Tensor, " b"], gamma: float) -> Float[Tensor, " b"]:
+        """What a squared error of x₀ weighs as one of v, 1 / (1-ᾱ) = SNR + 1, at most γ.
+
+        The limit is that of min-SNR (Hang et al. 2023, arXiv 2303.09556): the last steps, where the noise that is left
+        hides nothing, would outweigh all others.
+        """
+        weight = 1.0 / np.maximum(1.0 - self.alphas_cumprod, 1.0 / gamma)
+        return torch.from_numpy(weight).float().to(t.device)[t]
 
     def posterior(
         self, data: Tensor, x_t: Tensor, t: Int[Tensor, " b"], v: Tensor | None = None

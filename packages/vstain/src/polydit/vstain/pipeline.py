@@ -1,0 +1,244 @@
+"""H&E tiles → virtual stains and masks; usable in three lines.
+
+    >>> from polydit.vstain import StainRequest, load
+    >>> pipeline = load()
+    >>> stained, = pipeline([StainRequest.of("tile", he, stain="ck", seed=1)])
+
+Shapes: b tiles, h x w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor
+
+from polydit.core.errors import InputError
+from polydit.core.jobs.seeds import item_seed
+from polydit.core.objectives import GaussianDiffusion
+from polydit.core.pipeline import Pipeline
+from polydit.core.sampling.guidance.classifier_free import guide
+from polydit.core.sampling.loop import denoise
+from polydit.vstain.model import IMAGE_CHANNELS, MASK_CHANNELS, StainDiT, Tissue
+from polydit.vstain.noise import noise_field
+from polydit.vstain.pictures import Normalisation, from_image, to_image
+from polydit.vstain.schedules import sampler
+
+CHANNELS = IMAGE_CHANNELS + MASK_CHANNELS
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class StainRequest:
+    """One tile to stain.
+
+    Args:
+        id: Its name.
+        he: H&E, sRGB; sides are multiples of the network's patch.
+        stain: Name of the stain.
+        noise: What its sampling starts from: three channels of the stain, one of the mask.
+    """
+
+    id: str
+    he: UInt8[np.ndarray, "h w 3"]
+    stain: str
+    noise: Float32[np.ndarray, "4 h w"]
+
+    @classmethod
+    def of(cls, id: str, he: UInt8[np.ndarray, "h w 3"], *, stain: str, seed: int = 0) -> StainRequest:
+        """With the noise of `seed` and `id`, the tile being the upper left corner of its slide."""
+        height, width, _ = he.shape
+        noise = noise_field(item_seed(seed, id), 0, 0, width, height, CHANNELS)
+        return cls(id=id, he=he, stain=stain, noise=noise)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stained:
+    """A virtual stain.
+
+    Args:
+        ihc: The stain with its counterstain, sRGB.
+        mask: True in positive cells; None = not asked for, or the network has no such branch.
+    """
+
+    ihc: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"] | None
+
+
+class StainPipeline(Pipeline):
+    """H&E tiles to virtual stains.
+
+    Args:
+        network: Predicts the clean stain and mask.
+        scheduler: The noise schedule and the steps.
+        stains: Names in the order of their numbers.
+        mpp: Microns per pixel of its training tiles.
+        mean: Of the stain, see `Normalisation`.
+        scale: Likewise.
+        num_steps: Default number of network calls per tile.
+        guidance_scale: Default guidance scale; 1 = none.
+    """
+
+    components_by_name = {"network": StainDiT, "scheduler": DDIMScheduler}  # noqa: RUF012  diffusers' folder layout
+
+    def __init__(
+        self,
+        network: StainDiT,
+        scheduler: Any,
+        stains: Sequence[str] = (),
+        mpp: float = 0.5,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        scale: float = 1.0,
+        num_steps: int = 10,
+        guidance_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.register_modules(network=network, scheduler=scheduler)
+        self.register_to_config(
+            stains=list(stains),
+            mpp=mpp,
+            mean=list(mean),
+            scale=scale,
+            num_steps=num_steps,
+            guidance_scale=guidance_scale,
+        )
+
+    @property
+    def stains(self) -> tuple[str, ...]:
+        """What it makes."""
+        return tuple(self.config.stains)
+
+    @property
+    def mpp(self) -> float:
+        """Microns per pixel of what it takes and makes."""
+        return float(self.config.mpp)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels that the sides of a tile are multiples of."""
+        return int(self.network.config.patch_size)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether it also makes masks."""
+        return self.network.mask is not None
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Of the stain."""
+        red, green, blue = self.config.mean
+        return Normalisation((float(red), float(green), float(blue)), float(self.config.scale))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        requests: Sequence[StainRequest],
+        *,
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        mask: bool = True,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> list[Stained]:
+        """Stain one tile per request, in their order. All requests of a call have one size.
+
+        Args:
+            requests: What to stain; any mixture of stains.
+            num_steps: Network calls per tile (guidance doubles each); None = the checkpoint's default.
+            guidance_scale: 1 = no guidance, 0 = without the H&E; None = the checkpoint's default.
+            mask: Whether to make the mask as well; without it the work is a third less.
+            on_step: Told (calls done, calls in all).
+
+        Raises:
+            InputError: A stain is unknown, the sizes differ or are no multiple of the patch, or there is no step.
+        """
+        if not requests:
+            return []
+        steps = self.config.num_steps if num_steps is None else num_steps
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        self._check(requests, steps)
+        scheduler, times = sampler(self.scheduler, steps)
+        wanted = mask and self.has_mask
+        he = torch.from_numpy(np.stack([request.he for request in requests])).to(self.device)
+        noise = torch.from_numpy(np.stack([request.noise for request in requests])).to(self.device)
+        predict = _Guided(
+            self.network,
+            from_image(he),
+            self._numbers(requests),
+            GaussianDiffusion.of(scheduler),
+            times.to(self.device),
+            scale,
+            wanted,
+        )
+        found = denoise(predict, noise if wanted else noise[:, :IMAGE_CHANNELS], scheduler, on_step=on_step)
+        images = to_image(self.normalisation.denormalise(found[:, :IMAGE_CHANNELS])).cpu().numpy()
+        masks = (found[:, IMAGE_CHANNELS] > 0).cpu().numpy() if wanted else [None] * len(requests)
+        return [Stained(image, positive) for image, positive in zip(images, masks, strict=True)]
+
+    def _check(self, requests: Sequence[StainRequest], steps: int) -> None:
+        most = self.scheduler.config.num_train_timesteps
+        if not 1 <= steps <= most:
+            raise InputError(f"{steps} steps are out of range", where="num_steps", expected=f"1..{most}")
+        if len({request.he.shape for request in requests}) > 1:
+            raise InputError("tiles of one call have one size")
+        for request in requests:
+            height, width, _ = request.he.shape
+            if height % self.multiple or width % self.multiple:
+                raise InputError(
+                    f"a tile of {width} x {height} pixels",
+                    where=request.id,
+                    expected=f"multiples of {self.multiple}",
+                )
+
+    def _numbers(self, requests: Sequence[StainRequest]) -> Int[Tensor, " b"]:
+        if unknown := {request.stain for request in requests} - set(self.stains):
+            names = " or ".join(sorted(unknown))
+            raise InputError(f"this checkpoint makes no {names}", expected=", ".join(self.stains))
+        return torch.tensor([self.stains.index(request.stain) for request in requests], device=self.device)
+
+
+class _Guided:
+    """The network with its tiles bound: the H&E is encoded once, modulation computed once per step and stain."""
+
+    def __init__(
+        self,
+        network: StainDiT,
+        he: Float[Tensor, "b 3 h w"],
+        stains: Int[Tensor, " b"],
+        diffusion: GaussianDiffusion,
+        times: Int[Tensor, " s"],
+        scale: float,
+        mask: bool,
+    ) -> None:
+        # scale 1 needs only the conditional half, scale 0 only the unconditional one
+        self.doubled = scale not in (0.0, 1.0)
+        copies = 2 if self.doubled else 1
+        self.network, self.diffusion, self.scale, self.mask = network, diffusion, scale, mask
+        self.times = iter(times)
+        self.tissue = self._encode(he, scale)
+        self.stains, self.row_of_tile = stains.repeat(copies).unique(return_inverse=True)
+
+    def _encode(self, he: Float[Tensor, "b 3 h w"], scale: float) -> Tissue:
+        if self.doubled:
+            dropped = torch.cat([torch.zeros(len(he)), torch.ones(len(he))]).to(he.device)
+            return self.network.encode(torch.cat([he, he]), dropped, mask=self.mask)
+        hidden = torch.ones(len(he), device=he.device) if scale == 0.0 else None
+        return self.network.encode(he, hidden, mask=self.mask)
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], timestep: Tensor, previous: Tensor | None
+    ) -> Float[Tensor, "b c h w"]:
+        t = next(self.times).expand(len(self.stains))
+        tables = self.network.modulate(t, self.stains, mask=self.mask)
+        rows = tuple(None if table is None else table.rows(self.row_of_tile) for table in tables)
+        noisy = torch.cat([x, x]) if self.doubled else x
+        bits = noisy[:, IMAGE_CHANNELS:] if self.mask else None
+        found = self.network.denoise(noisy[:, :IMAGE_CHANNELS], bits, rows, self.tissue)
+        clean = found.image if found.mask is None else torch.cat([found.image, found.mask], dim=1)
+        if self.doubled:
+            clean = guide(*clean.chunk(2), self.scale)
+        return self.diffusion.velocity(clean, x, timestep.expand(len(x)))
