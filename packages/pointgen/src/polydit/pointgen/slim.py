@@ -5,16 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
-
-import torch
 
 from polydit.core.cli.config import apply_settings, dotted
-from polydit.core.compress.hidden import prune_hidden
-from polydit.core.jobs.seeds import item_generator
-from polydit.core.nn.feed_forward import FeedForward
+from polydit.core.compress.hidden import pruned
 from polydit.pointgen.cloud import Cloud
-from polydit.pointgen.model import PointDiT
 from polydit.pointgen.pipeline import PointPipeline
 from polydit.pointgen.recipe import Recipe
 from polydit.pointgen.train import Collate, PointTask, objective_of
@@ -44,22 +38,12 @@ def slim(checkpoint: Path, clouds: Sequence[Cloud], recipe: Recipe, hidden: int,
     network = pipeline.network
     task = PointTask(network, objective_of(recipe), recipe.num_points, recipe.label_dropout)
     collate = Collate(tuple(pipeline.config.categories), pipeline.normalisation)
-
-    def show() -> None:
-        for step in range(_BATCHES):
-            generator = item_generator(0, f"slim/{step}")
-            chosen = torch.randint(len(clouds), (_BATCH,), generator=generator).tolist()
-            task.loss(network, collate([clouds[i] for i in chosen]), generator)
-
-    layers = [cast(FeedForward, block.mlp) for block in network.dit.blocks]
-    prune_hidden(layers, hidden, show)
-    settings = {**network.config, "mlp_ratio": hidden / network.config.width}
-    smaller = PointDiT(**{key: value for key, value in settings.items() if not key.startswith("_")})
-    smaller.load_state_dict(network.state_dict())
-    kept = {key: pipeline.config[key] for key in ("categories", "mean", "scale", "num_points", "num_steps")}
-    PointPipeline(
-        smaller.eval(), pipeline.scheduler, **kept, guidance_scale=pipeline.config.guidance_scale
-    ).save_pretrained(out)
+    smaller = pruned(network, hidden, clouds, collate, task.loss, batches=_BATCHES, batch_size=_BATCH)
+    kept = {
+        key: pipeline.config[key]
+        for key in ("categories", "mean", "scale", "num_points", "num_steps", "guidance_scale")
+    }
+    PointPipeline(smaller, pipeline.scheduler, **kept).save_pretrained(out)
     return out
 
 

@@ -8,13 +8,18 @@ before any unit goes, so of two units that are alike both may go. Shapes: n toke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
+from diffusers import ModelMixin
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
+from polydit.core.jobs.seeds import item_generator
 from polydit.core.nn.feed_forward import FeedForward
 from polydit.core.nn.linear import linear
+
+N = TypeVar("N", bound=ModelMixin)
 
 _RIDGE = 1e-5  # of the mean diagonal: units that are always alike leave the fit without a unique answer
 
@@ -35,6 +40,54 @@ def prune_hidden(layers: Sequence[FeedForward], keep: int, show: Callable[[], ob
         if not 0 < keep <= layer.fc1.out_features:
             raise ValueError(f"{keep} of {layer.fc1.out_features} hidden units cannot be kept")
         _prune(layer, keep, _moments(layer, show))
+
+
+def pruned(
+    network: N,
+    hidden: int,
+    items: Sequence[Any],
+    collate: Callable[[list[Any]], Any],
+    loss: Callable[[N, Any, torch.Generator], object],
+    *,
+    batches: int,
+    batch_size: int,
+) -> N:
+    """A network of `hidden` units in each feed-forward, fitted to random batches of training items with their noise.
+
+    Args:
+        network: Trained; it is changed on the way. Its config has `width` and `mlp_ratio`.
+        hidden: Units that stay.
+        items: Training items.
+        collate: A list of items to a batch.
+        loss: Runs the network on a batch, with the noise of training.
+        batches: That the units are fitted to, the same for each layer.
+        batch_size: Items of each.
+
+    Raises:
+        ValueError: A feed-forward has fewer hidden units, or is not run.
+    """
+
+    def show() -> None:
+        for number in range(batches):
+            generator = item_generator(0, f"slim/{number}")
+            chosen = torch.randint(len(items), (batch_size,), generator=generator).tolist()
+            loss(network, collate([items[index] for index in chosen]), generator)
+
+    prune_hidden([layer for layer in network.modules() if isinstance(layer, FeedForward)], hidden, show)
+    return with_hidden(network, hidden)
+
+
+def with_hidden(network: N, hidden: int) -> N:
+    """A network of `hidden` units in each feed-forward with the weights of one that was pruned to them.
+
+    Args:
+        network: After `prune_hidden` of all its feed-forwards; its config has `width` and `mlp_ratio`.
+        hidden: Units that each has.
+    """
+    settings = {**network.config, "mlp_ratio": hidden / network.config.width}
+    smaller = type(network)(**{key: value for key, value in settings.items() if not key.startswith("_")})
+    smaller.load_state_dict(network.state_dict())
+    return smaller.eval()
 
 
 def _moments(layer: FeedForward, show: Callable[[], object]) -> Float64[Tensor, "h1 h1"]:
