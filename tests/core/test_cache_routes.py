@@ -180,7 +180,9 @@ def test_the_router_skips_what_is_constant_and_keeps_what_changes() -> None:
     torch.nn.init.zeros_(list(still.children())[-1].weight)  # its bias alone is left
     tables: list[RouteTable] = []
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    learnt = train_router(made, lambda: sample(made), TRAINING, on_iteration=tables.append)
+    learnt = train_router(
+        made, lambda: sample(made), TRAINING, on_iteration=lambda table, state: tables.append(table)
+    )
     assert len(tables) == TRAINING.iterations and tables[-1] == learnt
     assert all(learnt.reuses("1.mlp", step) for step in range(1, STEPS))
     assert not any(learnt.reuses(name, step) for name in NAMES if name != "1.mlp" for step in (1, 2))
@@ -193,7 +195,12 @@ def test_the_same_seed_learns_the_same_scores() -> None:
     training = RouterTraining(iterations=3, beta=1e-9, rate=1.0, seed=4)
     for _ in range(2):
         seen: list[RouteTable] = []
-        train_router(made, lambda: sample(made), training, on_iteration=seen.append)
+        train_router(
+            made,
+            lambda: sample(made),
+            training,
+            on_iteration=lambda table, state, seen=seen: seen.append(table),
+        )
         tables.append(seen)
     assert tables[0] == tables[1] and len(set(tables[0])) > 1
 

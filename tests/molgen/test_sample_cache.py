@@ -81,7 +81,7 @@ def test_a_cache_that_skips_nothing_is_said_loudly(sample: Sample, tmp_path: Pat
         arguments = ("--num-samples", 2, "--num-steps", steps, "--quiet")
         result = ran(sample(*arguments, "--cache", name, "--out", out))
         assert "Warning: the cache" in result.stderr
-        assert f"had no effect: every one of {steps} steps was computed" in result.stderr
+        assert "had no effect: every step was computed" in result.stderr
         assert read_run(out).provenance["cache"]["skipped_steps"] == 0
         ran(sample(*arguments, "--out", tmp_path / f"plain-{steps}"))
         assert items(out) == items(tmp_path / f"plain-{steps}")

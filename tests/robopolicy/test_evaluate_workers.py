@@ -22,6 +22,7 @@ from polydit.robopolicy.evaluate.summary import Summary
 from polydit.robopolicy.evaluate.workers import Scene, play_episodes
 
 if TYPE_CHECKING:
+    from polydit.core.sampling.cache.report import CacheReport
     from polydit.robopolicy.envs.protocol import Observation
 
 TASK, FIRST = "drawer-open-v3", 100_000
@@ -98,7 +99,7 @@ class Troubled(PolicyChoice):
     tries: Path
     deaths: int = 99
 
-    def load(self) -> Callable[[Env], Policy]:
+    def load(self, on_cache: Callable[[CacheReport], object] | None = None) -> Callable[[Env], Policy]:
         return lambda env: _Troubled(self)
 
 

@@ -21,6 +21,7 @@ from polydit.core.models.dit import DiT
 from polydit.core.sampling import denoise, guided_model
 from polydit.core.sampling.cache import Clock
 from polydit.core.sampling.loop import Predict
+from polydit.core.sampling.modulation import ModulationSchedule
 from polydit.core.sampling.solvers import FlowSolver, solver
 
 GUIDANCE = 2.0
@@ -99,11 +100,10 @@ def toy_subject(out: Path | None, toy: Toy | None = None, *, items: int = 8, num
 def _guided(network: DiT, call: Call, scheduler: SchedulerMixin, labels: Tensor) -> Predict:
     """The velocity noise - data; the modulation of all steps is made at once."""
     levels, items = scheduler.timesteps / 1000, len(labels)
-    table = network.modulate((1 - levels).repeat_interleave(items), labels.repeat(len(levels)))
-    rows = iter(torch.arange(len(levels) * items).split(items))
+    tables = iter(ModulationSchedule(network.modulate, 1 - levels, [labels], torch.arange(items)))
 
     def predict(x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
-        modulation = table.rows(next(rows))
+        modulation = next(tables)
         return -guided_model(lambda both: call(both, modulation=modulation).sample, x, GUIDANCE)
 
     return predict

@@ -18,6 +18,7 @@ from polydit.bench.rows import Row
 from polydit.core.models.dit import DiT
 from polydit.core.nn.modulation import ModulationTable
 from polydit.core.sampling import denoise, guided_model
+from polydit.core.sampling.modulation import ModulationSchedule
 from polydit.core.sampling.solvers import EulerScheduler
 
 GUIDANCE = 4.0
@@ -171,16 +172,15 @@ def overhead_rows(*, quick: bool, size: Size | None = None, side: int = 16) -> I
 def sample(
     model: DiT, noise: Float[Tensor, "b c h w"], label: Int[Tensor, " b"], *, num_steps: int
 ) -> Float[Tensor, "b c h w"]:
-    """A guided run of our loop. One table holds the modulation of every step, for each label and for none."""
+    """A guided run of our loop; the modulation of every step, for each label and for none, is made before it."""
     scheduler = EulerScheduler()
     scheduler.set_timesteps(num_steps)
     labels = torch.cat([label, torch.full_like(label, CLASSES)])
-    items = len(labels)
-    table = model.modulate(scheduler.timesteps.repeat_interleave(items), labels.repeat(num_steps))
-    rows = iter(torch.arange(num_steps * items).split(items))
+    rows = torch.arange(len(labels))
+    tables = iter(ModulationSchedule(model.modulate, scheduler.timesteps, [labels], rows))
 
     def predict(x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
-        modulation = table.rows(next(rows))
+        modulation = next(tables)
 
         def network(doubled: Tensor) -> Tensor:
             return model(doubled, modulation=modulation).sample[:, :CHANNELS]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polydit.core.cli.settings import filled, refuse_new_noise
 from polydit.core.errors import InputError
 from polydit.core.nn.patterns import padding_of
 from polydit.core.sampling.calibration import Setting
@@ -60,10 +61,10 @@ class LatentSampler:
         return [row[:size].cpu() for row, size in zip(latents, sizes, strict=True)]
 
 
-def sampler(
+def latents(
     checkpoint: str | None, num_samples: int, request: Mapping[str, str]
 ) -> tuple[Checkpoint, LatentSampler]:
-    """The hook of `polydit calibrate`.
+    """A checkpoint and its sampler.
 
     Args:
         checkpoint: As `molgen sample --checkpoint` takes it.
@@ -71,24 +72,21 @@ def sampler(
         request: May have `kind`, `atoms`, `formula` and `seed`, as the options of `molgen sample`.
 
     Raises:
-        InputError: The request has another key or a value that is none, or the checkpoint's sampler draws new noise in
-            every step.
+        InputError: The request has another key or a value that is none.
         CheckpointError: There is no such checkpoint.
     """
-    if unknown := sorted(set(request) - {"kind", "atoms", "formula", "seed"}):
-        expected = "kind, atoms, formula or seed"
-        raise InputError(f"there is no {unknown[0]}", where="--request", expected=expected)
-    if (asked := request.get("kind", "molecule")) not in _KINDS:
-        raise InputError(f"there is no kind {asked!r}", where="--request", expected=" or ".join(_KINDS))
-    if not (seed := request.get("seed", "0")).isdigit():
-        raise InputError(f"seed is {seed!r}", where="--request", expected="a whole number")
-    kind, found = _KINDS[asked], Checkpoint.find(checkpoint)
+    asked = filled(request, kind="molecule", atoms="auto", formula="auto", seed=0)
+    if asked["kind"] not in _KINDS:
+        raise InputError(
+            f"there is no kind {asked['kind']!r}", where="--request", expected=" or ".join(_KINDS)
+        )
+    kind, found = _KINDS[asked["kind"]], Checkpoint.find(checkpoint)
     plan = SamplingPlan(
         kind=kind,
         num_samples=num_samples,
-        sizes=SizeDistribution.parse(request.get("atoms", "auto"), found.sizes(kind), kind=kind),
-        formulas=found.formulas(kind, request.get("formula", "auto")),
-        seed=int(seed),
+        sizes=SizeDistribution.parse(asked["atoms"], found.sizes(kind), kind=kind),
+        formulas=found.formulas(kind, asked["formula"]),
+        seed=asked["seed"],
     )
     requests = [
         SampleRequest(
@@ -96,11 +94,19 @@ def sampler(
         )
         for sample in plan
     ]
-    pipeline = MolgenPipeline.from_pretrained(found.path)
-    if pipeline.config.stochastic:
-        raise InputError(
-            f"{found.name} draws new noise in every step, so no run comes near to another as steps are added",
-            where="DOMAIN",
-            hint="Compare settings by what `molgen evaluate` says of their molecules",
-        )
-    return found, LatentSampler(pipeline, requests)
+    return found, LatentSampler(MolgenPipeline.from_pretrained(found.path), requests)
+
+
+def sampler(
+    checkpoint: str | None, num_samples: int, request: Mapping[str, str]
+) -> tuple[Checkpoint, LatentSampler]:
+    """The hook of `polydit calibrate`: as `latents`, of checkpoints whose runs can come near to one another.
+
+    Raises:
+        InputError: As `latents`, or the checkpoint's sampler draws new noise in every step.
+        CheckpointError: There is no such checkpoint.
+    """
+    found, made = latents(checkpoint, num_samples, request)
+    if made.pipeline.config.stochastic:
+        refuse_new_noise(found, "structures")
+    return found, made

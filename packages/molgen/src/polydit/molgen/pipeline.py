@@ -22,13 +22,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polydit.core.errors import InputError
-from polydit.core.nn.modulation import ModulationTable
 from polydit.core.nn.patterns import padding_of
 from polydit.core.pipeline import Pipeline
 from polydit.core.sampling.cache import Cache, CacheReport, Clock, cached
 from polydit.core.sampling.cache.named import AUTO, NONE
 from polydit.core.sampling.guidance import guide
 from polydit.core.sampling.loop import denoise
+from polydit.core.sampling.modulation import ModulationSchedule
 from polydit.molgen.batch import KIND_LABELS, MAX_ELEMENTS
 from polydit.molgen.data.structure import NUMBERS, Rejected, Structure
 from polydit.molgen.formulas import parse_formula
@@ -188,7 +188,6 @@ class MolgenPipeline(Pipeline):
         on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Clean latents in float32: `num_steps` calls on the grid t = 0.01 .. 1, the last prediction is the sample."""
-        predict = _GuidedDenoiser(self.denoiser, requests, mask, guidance_scale)
         prior = Prior(
             requests,
             mask.shape[1],
@@ -199,6 +198,10 @@ class MolgenPipeline(Pipeline):
         sigmas = (1.0 - np.linspace(FIRST_TIME, 1.0, num_steps)).tolist()
         scheduler = deepcopy(self.scheduler)  # it counts steps: samplings in two threads must not share it
         scheduler.set_timesteps(sigmas=sigmas[:-1], device=self.device)
+        calls = torch.cat(
+            [scheduler.timesteps, scheduler.timesteps.new_zeros(1)]
+        )  # the last gives the sample
+        predict = _GuidedDenoiser(self.denoiser, requests, mask, guidance_scale, _times(calls))
         with cached(self.denoiser, cache, Clock.flow(sigmas), on_report=on_cache):
             return denoise(
                 predict,
@@ -243,11 +246,21 @@ class Prior:
         return (centred(noise, self.mask) if self.centre else noise).to(self.device)
 
 
+def _times(timesteps: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """What the denoiser is told: 1 = data, where diffusers counts thousandths of noise."""
+    return (1.0 - timesteps / 1000.0).float()
+
+
 class _GuidedDenoiser:
-    """The denoiser with labels, padding and guidance bound: one batch per call, modulation once per condition."""
+    """The denoiser with labels, padding and guidance bound: one batch per call, the modulation of all made before."""
 
     def __init__(
-        self, denoiser: LatentDiT, requests: Sequence[SampleRequest], mask: Bool[Tensor, "b n"], scale: float
+        self,
+        denoiser: LatentDiT,
+        requests: Sequence[SampleRequest],
+        mask: Bool[Tensor, "b n"],
+        scale: float,
+        times: Float[Tensor, " s"],
     ) -> None:
         labels = torch.tensor([(KIND_LABELS[r.kind], r.spacegroup) for r in requests], device=mask.device)
         null = torch.full_like(labels, NULL)
@@ -255,19 +268,22 @@ class _GuidedDenoiser:
         self.doubled = scale not in (0.0, 1.0)
         self.scale = scale
         rows = torch.cat([labels, null]) if self.doubled else (null if scale == 0.0 else labels)
-        self.conditions, self.row_of_item = rows.unique(dim=0, return_inverse=True)
+        conditions, row_of_item = rows.unique(dim=0, return_inverse=True)
+        self.rows, labelled = len(rows), conditions.unbind(1)
+        self.modulation = iter(
+            ModulationSchedule(denoiser.modulate, times.to(mask.device), labelled, row_of_item)
+        )
         self.composition = self._compositions(requests, mask.device)
         self.mask = None if bool(mask.all()) else (torch.cat([mask, mask]) if self.doubled else mask)
         self.denoiser = denoiser
 
     def __call__(self, x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
-        t = 1.0 - timestep / 1000.0
         prediction = self.denoiser(
             self._inputs(x),
-            timestep=t.to(x.device, torch.float32).expand(len(self.row_of_item)),
+            timestep=_times(timestep).to(x.device).expand(self.rows),
             mask=self.mask,
             self_condition=None if previous is None else self._inputs(previous),
-            modulation=self._modulation(t),
+            modulation=next(self.modulation),
             composition=self.composition,
         ).float()
         if not self.doubled:
@@ -287,11 +303,6 @@ class _GuidedDenoiser:
 
     def _inputs(self, x: Tensor) -> Tensor:
         return torch.cat([x, x]) if self.doubled else x
-
-    def _modulation(self, t: Tensor) -> ModulationTable:
-        kind, spacegroup = self.conditions.unbind(1)
-        times = t.to(self.conditions.device, torch.float32).expand(len(self.conditions))
-        return self.denoiser.modulate(times, kind, spacegroup).rows(self.row_of_item)
 
 
 def to_structures(requests: Sequence[SampleRequest], decoded: DecodedAtoms) -> list[Structure | Rejected]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polydit.core.errors import InputError
+from polydit.core.cli.settings import filled
 from polydit.core.sampling.calibration import Setting
 from polydit.pointgen.checkpoint import ALL, Checkpoint
 from polydit.pointgen.cloud import Rejected
@@ -73,21 +73,13 @@ def sampler(
         InputError: The request has another key or a value that is none.
         CheckpointError: There is no such checkpoint.
     """
-    if unknown := sorted(set(request) - {"category", "points", "seed"}):
-        raise InputError(f"there is no {unknown[0]}", where="--request", expected="category, points or seed")
     found = Checkpoint.find(checkpoint)
-    numbers = {"points": found.num_points, "seed": 0}
-    for key in numbers.keys() & request.keys():
-        if not request[key].isdigit():
-            raise InputError(f"{key} is {request[key]!r}", where="--request", expected="a whole number")
-        numbers[key] = int(request[key])
+    asked = filled(request, category=ALL, points=found.num_points, seed=0)
     plan = SamplingPlan(
-        num_samples=num_samples,
-        seed=numbers["seed"],
-        categories=found.chosen(request.get("category", ALL)),
+        num_samples=num_samples, seed=asked["seed"], categories=found.chosen(asked["category"])
     )
     requests = [
-        ShapeRequest(id=shape.id, category=shape.category, num_points=numbers["points"], seed=shape.seed)
+        ShapeRequest(id=shape.id, category=shape.category, num_points=asked["points"], seed=shape.seed)
         for shape in plan
     ]
     return found, CloudSampler(PointPipeline.from_pretrained(found.path), requests)

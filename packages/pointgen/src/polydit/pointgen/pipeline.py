@@ -23,6 +23,7 @@ from polydit.core.sampling.cache import Cache, CacheReport, cached
 from polydit.core.sampling.cache.named import AUTO, NONE
 from polydit.core.sampling.guidance import guide
 from polydit.core.sampling.loop import denoise
+from polydit.core.sampling.modulation import ModulationSchedule
 from polydit.pointgen.cloud import Cloud, Normalisation, Rejected, fault
 from polydit.pointgen.model import PointDiT
 from polydit.pointgen.schedules import STORED, NoiseSchedule, solver_of
@@ -215,21 +216,20 @@ def _cloud(request: ShapeRequest, points: Float32[np.ndarray, "n 3"]) -> Cloud |
 
 
 class _Guided:
-    """The network with categories and guidance bound: one batch per call, modulation once per distinct category."""
+    """The network with categories and guidance bound: one batch per call, the modulation of all calls made before."""
 
     def __init__(self, network: PointDiT, labels: Tensor, scale: float, schedule: NoiseSchedule) -> None:
         null = torch.full_like(labels, network.config.num_classes)
         # scale 1 needs only the conditional half, scale 0 only the unconditional one
         self.doubled = scale not in (0.0, 1.0)
         rows = torch.cat([labels, null]) if self.doubled else (null if scale == 0.0 else labels)
-        self.conditions, self.row_of_item = rows.unique(return_inverse=True)
-        self.network, self.scale = network, scale
-        self.times, self.sign = iter(schedule.times.to(labels.device)), schedule.sign
+        conditions, row_of_item = rows.unique(return_inverse=True)
+        times = schedule.times.to(labels.device)
+        self.modulation = iter(ModulationSchedule(network.modulate, times, [conditions], row_of_item))
+        self.network, self.scale, self.sign = network, scale, schedule.sign
 
     def __call__(self, x: Tensor, timestep: Tensor, previous: Tensor | None) -> Tensor:
-        t = next(self.times).expand(len(self.conditions))
-        modulation = self.network.modulate(t, self.conditions).rows(self.row_of_item)
-        found = self.network(torch.cat([x, x]) if self.doubled else x, modulation=modulation)
+        found = self.network(torch.cat([x, x]) if self.doubled else x, modulation=next(self.modulation))
         if self.doubled:
             conditional, unconditional = found.chunk(2)
             found = guide(conditional, unconditional, self.scale)

@@ -5,12 +5,15 @@ s state dimensions, l language tokens, e language width, k pictures, f future pi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from polydit.core.sampling.cache import Cache, CacheReport
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,12 +72,31 @@ class ActionModel(Protocol):
         """Default number of network calls per chunk."""
         ...
 
+    @property
+    def solver(self) -> str:
+        """Name of its sampler; "ddpm" draws new noise in every step."""
+        ...
+
     def loss(self, batch: PolicyBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars of a batch: "loss" is minimised, all are logged. Random draws come from `generator` (CPU)."""
         ...
 
     def sample(
-        self, batch: PolicyBatch, noise: Float[Tensor, "b h a"], num_steps: int | None = None
+        self,
+        batch: PolicyBatch,
+        noise: Float[Tensor, "b h a"],
+        num_steps: int | None = None,
+        *,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Float[Tensor, "b h a"]:
-        """Normalised actions from standard normal noise; `num_steps` None = the default."""
+        """Normalised actions from standard normal noise.
+
+        Args:
+            batch: Observations.
+            noise: Standard normal noise.
+            num_steps: Network calls; None = the default.
+            cache: Which of them are forecast, such as "newton"; its run is this call. None = none.
+            on_cache: Told what the cache did.
+        """
         ...

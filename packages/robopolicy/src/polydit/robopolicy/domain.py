@@ -76,4 +76,5 @@ DOMAIN = Domain(
         "polydit.robopolicy.envs.rendering:check_rendering",
         "polydit.robopolicy.domain:check_starter",
     ),
+    calibration="polydit.robopolicy.calibration:sampler",
 )

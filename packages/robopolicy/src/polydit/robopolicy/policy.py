@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from torch import Tensor
 
 from polydit.core.errors import CheckpointError, InputError, PolyditError
 from polydit.core.pipeline import Pipeline
+from polydit.core.sampling.cache import Cache, CacheReport
+from polydit.core.sampling.cache.named import AUTO, NONE
 from polydit.robopolicy.batch import ActionModel, PolicyBatch
 from polydit.robopolicy.envs.protocol import Observation
 from polydit.robopolicy.episode import IMAGES, STATE, TASK
@@ -54,6 +56,10 @@ class RobotPolicy(Pipeline):
         image_size: Side in pixels of the square that pictures are scaled to.
         arm: For RDT's unified layout, the robot's mapping into the 128 slots: a name of `arm_names` or a TOML file,
             which is then stored with the policy. Empty = the network takes the robot's numbers as they are.
+        cache: Default cache of the network, such as "newton"; each of its runs is one chunk.
+
+    Attributes:
+        on_cache: Told after every chunk what the cache did; None = nobody.
 
     Raises:
         InputError: If `execute` is not within the chunk, or sizes do not fit one another.
@@ -73,8 +79,10 @@ class RobotPolicy(Pipeline):
         cameras: Sequence[str] = (),
         image_size: int = 64,
         arm: str = "",
+        cache: str = NONE,
     ) -> None:
         super().__init__()
+        self.on_cache: Callable[[CacheReport], object] | None = None
         self.register_modules(network=network)
         self.normalizer, self.instructions = normalizer, instructions
         self.units = Units(normalizer, load_arm(arm) if arm else None)
@@ -91,6 +99,7 @@ class RobotPolicy(Pipeline):
             cameras=list(cameras),
             image_size=image_size,
             arm=_ARM_FILE if self._arm_file else arm,
+            cache=cache,
         )
         if not 1 <= execute <= self.model.horizon:
             raise InputError(
@@ -140,21 +149,52 @@ class RobotPolicy(Pipeline):
 
     @torch.no_grad()
     def plan(
-        self, observations: Sequence[Observation], noise: Float[Tensor, "b h w"]
+        self,
+        observations: Sequence[Observation],
+        noise: Float[Tensor, "b h w"],
+        *,
+        cache: str | Cache | None = AUTO,
     ) -> Float[np.ndarray, "b h a"]:
         """Plans for several observations at once, from given noise.
 
+        Args:
+            observations: What is seen.
+            noise: From `draw`.
+            cache: Steps that are forecast: a `Cache`, or its name such as "newton"; "auto" = the policy's, None = none.
+
         Raises:
-            InputError: As `check`.
+            InputError: As `check`, or the cache cannot serve the network.
             PolyditError: If a plan is not finite; nothing of it may reach a robot.
         """
-        batch = self.collate(observations).to(self.device)
-        steps = self.config.num_steps or None
-        planned = self.model.sample(batch, noise.to(self.device), steps)
+        planned = self.sample(observations, noise, num_steps=self.config.num_steps, cache=cache)
         if not bool(planned.isfinite().all()):
             hint = "Was the training stopped by a loss that was no number? Look at its metrics.jsonl"
             raise PolyditError("the network planned an action that is no finite number", hint=hint)
         return self.units.robot_action(planned)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        observations: Sequence[Observation],
+        noise: Float[Tensor, "b h w"],
+        *,
+        num_steps: int = 0,
+        cache: str | Cache | None = AUTO,
+    ) -> Float[Tensor, "b h w"]:
+        """Plans as the network makes them: normalised, not yet within the range of the training data.
+
+        Args:
+            observations: What is seen.
+            noise: From `draw`.
+            num_steps: Network calls; 0 = the model's own default.
+            cache: As in `plan`.
+
+        Raises:
+            InputError: As in `plan`.
+        """
+        chosen = self.cache if cache == AUTO else cache
+        batch, start = self.collate(observations).to(self.device), noise.to(self.device)
+        return self.model.sample(batch, start, num_steps or None, cache=chosen, on_cache=self.on_cache)
 
     # -----------------------------------------------------------------------------------------------------
     # Observations

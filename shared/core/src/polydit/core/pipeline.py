@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from polydit.core.checkpoints.checkpoint import read_index
 from polydit.core.errors import CheckpointError
 from polydit.core.sampling.cache.named import CACHE_KEY, NONE
+from polydit.core.sampling.cache.suggested import from_folder, into_folder
 
 
 class Pipeline(DiffusionPipeline):
@@ -62,9 +63,30 @@ class Pipeline(DiffusionPipeline):
             )
         return found
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write a folder that `from_pretrained` reads, with the table of its cache if it has one.
+
+        Args:
+            save_directory: The folder.
+            options: For diffusers' `save_pretrained`.
+        """
+        folder, used = Path(save_directory), self.cache
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = into_folder(used, folder)
+        try:
+            if stored != used:
+                self.register_to_config(cache=stored)
+            super().save_pretrained(folder, **options)
+        finally:
+            if stored != used:
+                self.register_to_config(cache=used)
+
     @classmethod
     def _read_index(cls, folder: Path) -> dict[str, Any]:
-        return read_index(folder, program=cls.__name__)
+        index = read_index(folder, program=cls.__name__)
+        if index.get(CACHE_KEY):
+            index[CACHE_KEY] = from_folder(str(index[CACHE_KEY]), folder)
+        return index
 
     @staticmethod
     def _load(kind: Any, folder: Path, name: str, options: dict[str, Any]) -> Any:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from polydit.core.cli.config import Option, effective_options
 from polydit.core.cli.options import (
     MAY_DIFFER,
-    Shard,
     checkpoint_option,
     config_option,
     device_option,
@@ -31,84 +29,21 @@ from polydit.core.cli.options import (
     workers_option,
 )
 from polydit.core.cli.output import Output
-from polydit.core.errors import InputError
-from polydit.core.jobs import Manifest, ManifestRecord, RunFolder, Tally
-from polydit.robopolicy.envs import environments, instruction, tasks
-from polydit.robopolicy.evaluate.choice import BASELINES, Baseline, PolicyChoice
-from polydit.robopolicy.evaluate.plan import FIRST_SEED, EvaluationPlan
+from polydit.core.cli.sampling import cache_option
+from polydit.core.jobs import ManifestRecord, RunFolder, Tally
+from polydit.core.sampling.cache.named import NONE
+from polydit.core.sampling.cache.report import CacheTally
+from polydit.robopolicy.cli.evaluation_job import EvaluationCall, EvaluationJob, prepare
+from polydit.robopolicy.envs import environments
+from polydit.robopolicy.evaluate.choice import BASELINES
+from polydit.robopolicy.evaluate.plan import FIRST_SEED
 from polydit.robopolicy.evaluate.summary import Summary
 
 if TYPE_CHECKING:
-    from polydit.core.jobs.manifest import Status
-    from polydit.robopolicy.checkpoint import Checkpoint
     from polydit.robopolicy.evaluate.workers import Scene
 
 EPISODES, FIGURES, REPORT = "episodes.csv", "figures.json", "report.html"
 _LARGEST_SEED = 2**31 - 1  # what every simulator takes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Call:
-    """The options of one call, as click gives them."""
-
-    env: str
-    task: tuple[str, ...]
-    tasks: Literal["all"] | None
-    episodes: int
-    checkpoint: str | None
-    policy: Baseline | None
-    execute: int | None
-    num_steps: int | None
-    max_steps: int | None
-    seed: int
-    video: int
-    plots: int
-    report: bool
-    out: Path
-    overwrite: bool
-    workers: int
-    device: str
-    shard: Shard | None
-    limit: int | None
-    fail_fast: bool
-    retry_failed: bool
-    dry_run: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A call with everything filled in that its checkpoint says."""
-
-    call: _Call
-    policy: PolicyChoice
-    plan: EvaluationPlan
-    checkpoint: Checkpoint | None
-
-    @property
-    def model(self) -> str:
-        digest = f" sha256:{self.checkpoint.sha256[:12]}" if self.checkpoint else ""
-        return self.policy.name + digest
-
-    def scene(self) -> Scene:
-        """Loads numpy, and nothing heavier."""
-        from polydit.robopolicy.evaluate.workers import Scene
-
-        call = self.call
-        return Scene(
-            env=call.env,
-            policy=self.policy,
-            max_steps=call.max_steps,
-            filming=call.video > 0,
-            model=self.model,
-        )
-
-    def missing(self) -> int:
-        """How many episodes this call has to run."""
-        if self.call.overwrite:
-            return len(self.plan)
-        manifest = Manifest(self.call.out / "manifest.jsonl")
-        done: tuple[Status, ...] = ("ok",) if self.call.retry_failed else ("ok", "failed")
-        return sum(manifest.status(episode.id) not in done for episode in self.plan)
 
 
 @click.command()
@@ -129,6 +64,7 @@ class _Job:
     help="Execute K actions of each chunk, then plan again.",
 )  # fmt: skip
 @num_steps_option
+@cache_option
 @click.option(
     "--max-steps", type=click.IntRange(min=1), default=None, show_default="the environment's limit",
     help="Give an episode up after so many steps.",
@@ -169,7 +105,7 @@ def evaluate(ctx: click.Context, /, output: Output, **values: Any) -> None:
     Episodes are recorded as they end. The same command run again goes on where it stopped, and a larger
     --episodes adds to a run: an episode depends on its task and its seed, not on the number of workers.
     """
-    job = _prepare(_Call(**values))
+    job = prepare(EvaluationCall(**values))
     if job.call.dry_run:
         _print_plan(job, output)
         return
@@ -179,6 +115,7 @@ def evaluate(ctx: click.Context, /, output: Output, **values: Any) -> None:
         tally = _run_missing(job, folder, output)
         summary = Summary.of(folder.manifest.records())
         _write_figures(job, folder, summary)
+        caches = _record_cache(job, folder, output)
         _warn_of_failures(folder, output)
     products = [EPISODES, FIGURES]
     if job.call.report:
@@ -186,64 +123,16 @@ def evaluate(ctx: click.Context, /, output: Output, **values: Any) -> None:
 
         write_report(job.call.out)
         products.append(REPORT)
-    _print_summary(job, tally, summary, products, output)
+    _print_summary(job, tally, summary, caches, products, output)
     ctx.exit(tally.exit_code)
 
 
-def _prepare(call: _Call) -> _Job:
-    """Everything that can be wrong with a call, found before a simulator or a weight is loaded."""
-    for name in call.task:
-        instruction(call.env, name)
-    checkpoint, policy = _chosen(call)
-    names = _chosen_tasks(call, policy)
-    from polydit.robopolicy.evaluate.fit import check_tasks
-
-    check_tasks(policy, call.env, names)
-    plan = EvaluationPlan(
-        tasks=names,
-        episodes=call.episodes,
-        first_seed=call.seed,
-        videos=call.video,
-        traces=call.plots,
-        shard=call.shard,
-        limit=call.limit,
-    )
-    return _Job(call, policy, plan, checkpoint)
-
-
-def _chosen(call: _Call) -> tuple[Checkpoint | None, PolicyChoice]:
-    if call.policy is None:
-        from polydit.robopolicy.checkpoint import Checkpoint
-
-        checkpoint = Checkpoint.find(call.checkpoint)
-        return checkpoint, PolicyChoice.of(checkpoint, execute=call.execute, num_steps=call.num_steps)
-    for name in ("checkpoint", "execute", "num_steps"):
-        if getattr(call, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError("a baseline has none", where=option, hint=f"Leave out {option} or --policy.")
-    return None, PolicyChoice(name=call.policy, baseline=call.policy)
-
-
-def _chosen_tasks(call: _Call, policy: PolicyChoice) -> tuple[str, ...]:
-    known = tasks(call.env)
-    if call.task and call.tasks:
-        raise InputError("names all tasks, and --task some", where=f"--tasks {call.tasks}")
-    if call.task or call.tasks:
-        return tuple(dict.fromkeys(call.task)) or known
-    if policy.baseline is not None:
-        raise InputError("a baseline has no tasks of its own", hint="Add --task NAME, or --tasks all.")
-    trained = tuple(name for name in known if instruction(call.env, name) in policy.facts["instructions"])
-    if not trained:
-        problem = f"the policy {policy.name} was trained on no task of {call.env}"
-        raise InputError(problem, where=f"--env {call.env}", hint="robopolicy info shows its instructions.")
-    return trained
-
-
-def _open_folder(job: _Job, options: Mapping[str, Option]) -> RunFolder:
+def _open_folder(job: EvaluationJob, options: Mapping[str, Option]) -> RunFolder:
     # As resolved, so that naming a default on the next call is no other setting.
     resolved: dict[str, Any] = {"task": list(job.plan.tasks), "tasks": None}
     if job.checkpoint:
         resolved |= {"execute": job.policy.execute, "num_steps": job.policy.num_steps or None}
+        resolved |= {"cache": job.policy.cache}
     known = {name: options[name]._replace(value=value) for name, value in resolved.items()}
     return RunFolder.open(
         job.call.out,
@@ -257,7 +146,7 @@ def _open_folder(job: _Job, options: Mapping[str, Option]) -> RunFolder:
     )
 
 
-def _run_missing(job: _Job, folder: RunFolder, output: Output) -> Tally:
+def _run_missing(job: EvaluationJob, folder: RunFolder, output: Output) -> Tally:
     from polydit.robopolicy.evaluate.workers import play_episodes
 
     call, missing, scene = job.call, job.missing(), job.scene()
@@ -286,7 +175,7 @@ def _run_missing(job: _Job, folder: RunFolder, output: Output) -> Tally:
         )
 
 
-def _on_device(job: _Job, scene: Scene, folder: RunFolder) -> Scene:
+def _on_device(job: EvaluationJob, scene: Scene, folder: RunFolder) -> Scene:
     """A network has a device; a baseline has not, and needs no torch to say so."""
     if job.checkpoint is None:
         return scene
@@ -297,11 +186,24 @@ def _on_device(job: _Job, scene: Scene, folder: RunFolder) -> Scene:
     return replace(scene, policy=replace(scene.policy, device=device.name))
 
 
-def _write_figures(job: _Job, folder: RunFolder, summary: Summary) -> None:
+def _write_figures(job: EvaluationJob, folder: RunFolder, summary: Summary) -> None:
     head = {"env": job.call.env, "policy": job.policy.name, "max_steps": job.call.max_steps}
     folder.write_product(EPISODES, [summary.csv()])
     text = json.dumps({**head, **summary.to_json()}, indent=2, ensure_ascii=False)
     folder.write_product(FIGURES, [f"{text}\n".encode()])
+
+
+def _record_cache(job: EvaluationJob, folder: RunFolder, output: Output) -> CacheTally:
+    """What the cache did in all episodes, into run.json; loud if it did nothing, or harm."""
+    caches = CacheTally()
+    for record in folder.manifest.records("ok"):
+        if did := record["measures"].get("cache"):
+            caches.add_record(did)
+    if job.policy.cache != NONE and folder.manifest.count("ok"):
+        folder.note(cache={"setting": job.policy.cache, **caches.record()})
+        if complaint := caches.complaint(job.policy.cache, "actions"):
+            output.warn(complaint)
+    return caches
 
 
 def _warn_of_failures(folder: RunFolder, output: Output) -> None:
@@ -312,7 +214,14 @@ def _warn_of_failures(folder: RunFolder, output: Output) -> None:
         output.warn(f"{number} broke off, the first of them {why}. All are in {where}.")
 
 
-def _print_summary(job: _Job, tally: Tally, summary: Summary, products: list[str], output: Output) -> None:
+def _print_summary(
+    job: EvaluationJob,
+    tally: Tally,
+    summary: Summary,
+    caches: CacheTally,
+    products: list[str],
+    output: Output,
+) -> None:
     out = job.call.out
     if not output.json:
         every = [*summary.tasks, *([summary.all] if len(summary.tasks) > 1 else [])]
@@ -336,10 +245,13 @@ def _print_summary(job: _Job, tally: Tally, summary: Summary, products: list[str
         **summary.to_json(),
     }
     lines = [f"{out / name}" for name in products]
+    if caches.runs:
+        record["cache"] = {"setting": job.policy.cache, **caches.record()}
+        lines.append(f"cache {job.policy.cache}: {caches}")
     output.summary(record, *lines, f"{record['done']} episodes in {out}")
 
 
-def _print_plan(job: _Job, output: Output) -> None:
+def _print_plan(job: EvaluationJob, output: Output) -> None:
     from polydit.core.jobs.memory import peak_memory_mb
 
     call, plan, scene = job.call, job.plan, job.scene()
@@ -352,11 +264,12 @@ def _print_plan(job: _Job, output: Output) -> None:
         "missing": missing,
         "policy": job.policy.name,
         "execute": job.policy.execute,
+        "cache": job.policy.cache,
         "workers": call.workers,
     }
     lines = [
         f"would run:  {missing} episodes of {len(plan.tasks)} tasks of {call.env}, seeds from {call.seed}",
-        f"policy:     {job.model}, {job.policy.execute} actions of each chunk",
+        f"policy:     {job.model}, {job.policy.execute} actions of each chunk, cache {job.policy.cache}",
     ]
     if missing:
         scene.check(plan.tasks[0], call.seed)

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from polydit.core.errors import InputError
+from polydit.core.sampling.cache.named import AUTO, CACHE_KEY, NONE
+from polydit.core.sampling.cache.suggested import settled
 
 if TYPE_CHECKING:
+    from polydit.core.sampling.cache.report import CacheReport
     from polydit.robopolicy.checkpoint import Checkpoint
     from polydit.robopolicy.envs.protocol import Env
     from polydit.robopolicy.evaluate.rollout import Policy
@@ -29,6 +32,7 @@ class PolicyChoice:
         facts: What the checkpoint says of itself: sizes, frame rate, cameras, instructions.
         execute: Actions of a chunk that are executed before the policy plans again; 1 for a baseline.
         num_steps: Network calls per chunk; 0 = the model's own default.
+        cache: Which of them are forecast; "none" for a baseline.
         device: Where the network computes.
     """
 
@@ -38,16 +42,22 @@ class PolicyChoice:
     facts: Mapping[str, Any] = field(default_factory=dict)
     execute: int = 1
     num_steps: int = 0
+    cache: str = NONE
     device: str = "cpu"
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, *, execute: int | None = None, num_steps: int | None = None
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        execute: int | None = None,
+        num_steps: int | None = None,
+        cache: str = AUTO,
     ) -> PolicyChoice:
-        """A checkpoint, with its own settings where None is given.
+        """A checkpoint, with its own settings where None or "auto" is given.
 
         Raises:
-            CheckpointError: It cannot be read.
+            CheckpointError: It cannot be read, or suggests a cache that does not exist.
         """
         index = checkpoint.index
         return cls(
@@ -56,6 +66,7 @@ class PolicyChoice:
             facts=checkpoint.facts(),
             execute=index["execute"] if execute is None else execute,
             num_steps=index["num_steps"] if num_steps is None else num_steps,
+            cache=settled(cache, index.get(CACHE_KEY), checkpoint.path),
         )
 
     @property
@@ -63,12 +74,15 @@ class PolicyChoice:
         """Cameras whose pictures it sees."""
         return tuple(self.facts.get("cameras", ()))
 
-    def load(self) -> Callable[[Env], Policy]:
+    def load(self, on_cache: Callable[[CacheReport], object] | None = None) -> Callable[[Env], Policy]:
         """Loads the weights, once for all environments; gives what finds the policy for an environment.
+
+        Args:
+            on_cache: Told after every chunk what the cache did.
 
         Raises:
             CheckpointError: The folder is no policy, or damaged.
-            InputError: A chunk has fewer actions than are to be executed.
+            InputError: A chunk has fewer actions than are to be executed, or the cache cannot serve the network.
         """
         if self.baseline is not None:
             from polydit.robopolicy.evaluate.baselines import make_baseline
@@ -78,6 +92,7 @@ class PolicyChoice:
         assert self.folder is not None, "neither a baseline nor a checkpoint"
         import torch
 
+        from polydit.core.sampling.cache.named import cache_for
         from polydit.robopolicy.policy import RobotPolicy
 
         torch.set_num_threads(1)  # processes side by side are the parallelism
@@ -87,6 +102,8 @@ class PolicyChoice:
             raise InputError(
                 f"the policy {self.name} cannot execute {self.execute} actions", expected=expected
             )
-        policy.register_to_config(execute=self.execute, num_steps=self.num_steps)
+        cache_for(policy.network, self.cache, self.num_steps or policy.model.num_steps)
+        policy.register_to_config(execute=self.execute, num_steps=self.num_steps, cache=self.cache)
+        policy.on_cache = on_cache
         policy.to(self.device)
         return lambda env: policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from polydit.core.errors import CheckpointError, MissingExtraError
 from polydit.core.jobs import ItemFailure, ItemResult, ManifestRecord, RunFolder, Tally, run_stream
 from polydit.core.jobs.crew import Crew, Died
 from polydit.core.jobs.memory import peak_memory_mb
+from polydit.core.sampling.cache.named import NONE
+from polydit.core.sampling.cache.report import CacheReport, CacheTally, CacheWarning
 from polydit.robopolicy.envs import make_env
 from polydit.robopolicy.envs.protocol import Env
 from polydit.robopolicy.envs.rendering import RenderConfig
@@ -131,7 +134,9 @@ class _Stage:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._policy_for = scene.policy.load()
+        self._caches = CacheTally()  # of the episode
+        warnings.simplefilter("ignore", CacheWarning)  # one for each chunk; said once when all is done
+        self._policy_for = scene.policy.load(self._count)
         self._env: Env | None = None
 
     def play(self, episode: PlannedEpisode) -> Outcome:
@@ -148,7 +153,11 @@ class _Stage:
         if env is not None:
             env.close()
 
+    def _count(self, report: CacheReport) -> None:
+        self._caches.add(report)
+
     def _result(self, episode: PlannedEpisode) -> ItemResult:
+        self._caches = CacheTally()
         played, video = self._play(self._env_of(episode), episode)
         return ItemResult(
             **_common(episode),
@@ -182,6 +191,7 @@ class _Stage:
             "steps": played.steps,
             "reward": played.reward,
             "inference_ms": round(played.inference_ms(self._scene.policy.execute), 4),
+            **({"cache": self._caches.record()} if self._scene.policy.cache != NONE else {}),
         }
 
 

@@ -228,11 +228,12 @@ class MoDE(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if given != len(self.encoders):
             raise ValueError(f"{given} pictures for {len(self.encoders)} cameras")
         tokens: list[Tensor] = []
-        state, goal = state.to(self.dtype), goal.to(self.dtype)
+        dtype = self.positions.dtype  # diffusers' `self.dtype` walks through all modules
+        state, goal = state.to(dtype), goal.to(dtype)
         if self.config.state_dim:
             tokens.append(state if self.state_project is None else self.state_project(state))
         if images is not None:
-            views = zip(self.encoders, images.to(self.dtype).unbind(1), strict=True)
+            views = zip(self.encoders, images.to(dtype).unbind(1), strict=True)
             tokens += [encoder(pictures, goal) for encoder, pictures in views]
         return torch.stack(tokens, dim=1)
 
@@ -244,7 +245,9 @@ class MoDE(ModelMixin, ConfigMixin, PeftAdapterMixin):
         All observations take one position, and so does the first action: they are of the same moment.
         """
         seen = self.observation_embed(observations) + self.positions[1]
-        return torch.cat([(self.goal_embed(goal.to(self.dtype)) + self.positions[0])[:, None], seen], dim=1)
+        return torch.cat(
+            [(self.goal_embed(goal.to(self.positions.dtype)) + self.positions[0])[:, None], seen], dim=1
+        )
 
     # -----------------------------------------------------------------------------------------------------
 
@@ -266,9 +269,9 @@ class MoDE(ModelMixin, ConfigMixin, PeftAdapterMixin):
             generator: Draws the experts by their probabilities, as in training; None takes the most probable.
         """
         items, count = len(hidden_states), len(self.blocks)
-        level = self.noise_embed(timestep[:, None].to(self.dtype)) if plan is None else plan.token
+        level = self.noise_embed(timestep[:, None].to(self.positions.dtype)) if plan is None else plan.token
         noise = level.expand(items, -1)
-        actions = self.action_embed(hidden_states.to(self.dtype)) + self.positions[1:]
+        actions = self.action_embed(hidden_states.to(self.positions.dtype)) + self.positions[1:]
         tokens = torch.cat([noise[:, None], context, actions], dim=1)
         pattern = Causal.of(tokens.shape[1], tokens.device)
         routings: list[Routing] = []

@@ -5,6 +5,7 @@ Shapes: b items, h horizon, a action dimensions, g goal width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -17,6 +18,7 @@ from polydit.core.nn.experts import Routing, balance_loss
 from polydit.core.objectives.edm import EDM
 from polydit.core.objectives.times import LogLogisticNoise
 from polydit.core.sampling import denoise
+from polydit.core.sampling.cache import Cache, CacheReport, Clock, cached
 from polydit.robopolicy.batch import PolicyBatch
 from polydit.robopolicy.mode.cache import ExpertCache
 from polydit.robopolicy.mode.network import MoDE
@@ -64,6 +66,11 @@ class MoDEPolicy:
         """Numbers in an action a."""
         return int(self.network.config.action_dim)
 
+    @property
+    def solver(self) -> str:
+        """DDIM."""
+        return "ddim"
+
     def loss(self, batch: PolicyBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars of a batch.
 
@@ -92,7 +99,13 @@ class MoDEPolicy:
 
     @torch.no_grad()
     def sample(
-        self, batch: PolicyBatch, noise: Float[Tensor, "b h a"], num_steps: int | None = None
+        self,
+        batch: PolicyBatch,
+        noise: Float[Tensor, "b h a"],
+        num_steps: int | None = None,
+        *,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Float[Tensor, "b h a"]:
         """Normalised actions, by DDIM from σ = 80 to 0.001 and 0, evenly in ln σ.
 
@@ -100,9 +113,11 @@ class MoDEPolicy:
             batch: Observations.
             noise: Standard normal noise.
             num_steps: Calls of the network, at least 2; None = the default.
+            cache: See `ActionModel`. Where experts are chosen in every call, it cannot forecast whole blocks.
+            on_cache: Told what it did.
 
         Raises:
-            InputError: If `num_steps` is below 2.
+            InputError: If `num_steps` is below 2, or the cache cannot serve the network.
         """
         steps = self.num_steps if num_steps is None else num_steps
         if steps < 2:
@@ -121,7 +136,9 @@ class MoDEPolicy:
             plan = None if plans is None else plans[next(step)]
             return self.network(x, timestep.expand(len(x)), context, plan).sample
 
-        return denoise(predict, noise * HIGH, scheduler)
+        clock = Clock.diffusion([1.0 / (1.0 + level**2) for level in scheduler.sigmas[:-1].tolist()])
+        with cached(self.network, cache, clock, on_report=on_cache):
+            return denoise(predict, noise * HIGH, scheduler)
 
     def _context(self, batch: PolicyBatch, generator: torch.Generator | None = None) -> Tensor:
         """Goal and observations as tokens; with a generator, numbers of the goal are dropped, as in training."""

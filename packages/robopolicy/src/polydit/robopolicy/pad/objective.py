@@ -17,6 +17,7 @@ from torch import Tensor
 
 from polydit.core.objectives.diffusion import GaussianDiffusion, Prediction, respace
 from polydit.core.sampling import denoise
+from polydit.core.sampling.cache import Clock
 from polydit.robopolicy.pad.network import Modalities
 
 __all__ = ["JointDiffusion", "respaced_times", "variance_bound"]
@@ -115,6 +116,11 @@ class JointDiffusion:
             terms[f"{name}_mse"] = _mean(error, weight)
             terms[name] = terms[f"{name}_mse"] + _mean(variance_bound(diffusion, error, v, t), weight)
         return terms
+
+    def clock(self, num_steps: int) -> Clock:
+        """The network calls of `sample` in time, for caches."""
+        kept = GaussianDiffusion.linear(STEPS).alphas_cumprod[respaced_times(num_steps)[::-1].copy()]
+        return Clock.diffusion(kept.tolist())
 
     @torch.no_grad()
     def sample(

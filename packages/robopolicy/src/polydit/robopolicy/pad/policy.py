@@ -9,6 +9,7 @@ Shapes: b items, h horizon, a action dimensions, f future frames, n pictures, c 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from polydit.core.errors import CheckpointError, InputError
 from polydit.core.jobs.seeds import item_generator
+from polydit.core.sampling.cache import Cache, CacheReport, cached
 from polydit.robopolicy.batch import PolicyBatch
 from polydit.robopolicy.pad.network import Modalities, PADTransformer
 from polydit.robopolicy.pad.objective import JointDiffusion
@@ -73,6 +75,11 @@ class PADPolicy:
         return NUM_STEPS
 
     @property
+    def solver(self) -> str:
+        """Ancestral sampling."""
+        return "ddpm"
+
+    @property
     def future_offsets(self) -> tuple[int, ...]:
         """How many steps after the observation each future frame is taken; none of them is the present.
 
@@ -110,7 +117,13 @@ class PADPolicy:
 
     @torch.no_grad()
     def sample(
-        self, batch: PolicyBatch, noise: Float[Tensor, "b h a"], num_steps: int | None = None
+        self,
+        batch: PolicyBatch,
+        noise: Float[Tensor, "b h a"],
+        num_steps: int | None = None,
+        *,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Float[Tensor, "b h a"]:
         """Normalised actions from standard normal noise.
 
@@ -121,11 +134,13 @@ class PADPolicy:
             batch: Observations.
             noise: Standard normal noise.
             num_steps: Network calls, at least 2; None = 50.
+            cache: See `ActionModel`. New noise in every step leaves it little to forecast from.
+            on_cache: Told what it did.
 
         Raises:
-            InputError: If the pictures are missing or of another size, or there are too few steps.
+            InputError: If the pictures are missing or of another size, there are too few steps, or no such cache.
         """
-        return self._denoise(batch, noise, num_steps)["actions"]
+        return self._denoise(batch, noise, num_steps, cache, on_cache)["actions"]
 
     @torch.no_grad()
     def imagine(
@@ -142,7 +157,12 @@ class PADPolicy:
         return self._decode(made["images"]), made["actions"]
 
     def _denoise(
-        self, batch: PolicyBatch, noise: Float[Tensor, "b h a"], num_steps: int | None
+        self,
+        batch: PolicyBatch,
+        noise: Float[Tensor, "b h a"],
+        num_steps: int | None,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Modalities:
         steps = self.num_steps if num_steps is None else num_steps
         if not 2 <= steps <= 1000:
@@ -155,7 +175,8 @@ class PADPolicy:
             frames = torch.stack(drawn).to(noise)
         text = pooled(batch.language, batch.language_mask)
         start = Modalities(images=frames, actions=noise)
-        return self.diffusion.sample(self.network, start, now, text, steps, generators)
+        with cached(self.network, cache, self.diffusion.clock(steps), on_report=on_cache):
+            return self.diffusion.sample(self.network, start, now, text, steps, generators)
 
     def _now(self, batch: PolicyBatch) -> Modalities:
         """The present frame, and the part of the state that the network knows: its first `state_dim` numbers."""

@@ -207,8 +207,11 @@ class RDT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
             contexts = self.alternate(self.embed_context(conditions))
         adapt_actions = self.state_adaptor if self.action_adaptor is None else self.action_adaptor
         action_mask = conditions.action_mask[:, None].expand_as(hidden_states)
-        state = torch.cat([conditions.state, conditions.state_mask], dim=-1).to(self.dtype)
-        actions = torch.cat([hidden_states, action_mask], dim=-1).to(self.dtype)
+        dtype = (
+            self.positions.dtype
+        )  # diffusers' `self.dtype` walks through all modules: a tenth of a small chunk
+        state = torch.cat([conditions.state, conditions.state_mask], dim=-1).to(dtype)
+        actions = torch.cat([hidden_states, action_mask], dim=-1).to(dtype)
         first = (
             self.time_embed(timestep),
             self.frequency_embed(conditions.control_frequency),
@@ -253,7 +256,7 @@ class RDT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
         Raises:
             ValueError: If there are more language tokens than positions, or pictures that do not fit `image_layout`.
         """
-        language = self.language_adaptor(conditions.language.to(self.dtype))
+        language = self.language_adaptor(conditions.language.to(self.positions.dtype))
         length, most = language.shape[1], self.config.max_language_tokens
         if length > most:
             raise ValueError(f"the instruction has {length} tokens, expected at most {most}")
@@ -265,7 +268,7 @@ class RDT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
     def _embed_images(self, images: Tensor | None) -> Float[Tensor, "b n d"]:
         if images is None or self.image_adaptor is None:
             raise ValueError("this policy sees, so it needs pictures")
-        images = images.to(self.dtype)
+        images = images.to(self.positions.dtype)
         if self.config.image_encoder == "patches":
             pictures = self.image_adaptor(2.0 * images.flatten(0, 1) - 1.0)
             tokens = pictures.unflatten(0, images.shape[:2]).flatten(1, 2)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_generator
+from polydit.core.sampling.cache import Cache, CacheReport, Clock, cached
 from polydit.core.sampling.loop import denoise
 from polydit.robopolicy.batch import PolicyBatch
 from polydit.robopolicy.rdt.conditions import Conditions, Withholding
@@ -107,10 +108,17 @@ class RDTPolicy:
         return {"loss": self.error(self._encoded(conditions), batch.actions, noise, t.to(noise.device))}
 
     def sample(
-        self, batch: PolicyBatch, noise: Float[Tensor, "b h a"], num_steps: int | None = None
+        self,
+        batch: PolicyBatch,
+        noise: Float[Tensor, "b h a"],
+        num_steps: int | None = None,
+        *,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Float[Tensor, "b h a"]:
-        """Normalised actions from standard normal noise, zero in slots that are not in use."""
-        return self.solve(self._encoded(self.observe(batch)), noise, num_steps)
+        """Normalised actions from standard normal noise, zero in slots that are not in use; see `ActionModel`."""
+        conditions = self._encoded(self.observe(batch))
+        return self.solve(conditions, noise, num_steps, cache=cache, on_cache=on_cache)
 
     def observe(self, batch: PolicyBatch) -> Conditions:
         """A batch's observations with the masks of this robot.
@@ -152,7 +160,13 @@ class RDTPolicy:
 
     @torch.no_grad()
     def solve(
-        self, conditions: Conditions, noise: Float[Tensor, "b h a"], num_steps: int | None = None
+        self,
+        conditions: Conditions,
+        noise: Float[Tensor, "b h a"],
+        num_steps: int | None = None,
+        *,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
     ) -> Float[Tensor, "b h a"]:
         """Run the solver. The conditions' keys and values are computed once, not in every step."""
         contexts = self.network.contexts(conditions)
@@ -162,7 +176,9 @@ class RDTPolicy:
 
         scheduler = self.scheduler(self.num_steps if num_steps is None else num_steps, noise.device)
         fresh: dict[str, Any] = {"generator": _generators(noise)} if self.solver == "ddpm" else {}
-        return denoise(predict, noise, scheduler, **fresh) * conditions.action_mask[:, None]
+        clock = Clock.diffusion(scheduler.alphas_cumprod[scheduler.timesteps.cpu()].tolist())
+        with cached(self.network, cache, clock, on_report=on_cache):
+            return denoise(predict, noise, scheduler, **fresh) * conditions.action_mask[:, None]
 
     def scheduler(
         self, num_steps: int, device: torch.device | None = None

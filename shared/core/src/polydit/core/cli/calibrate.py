@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from polydit.core.cli.options import output_options
+from polydit.core.cli.evaluation import FiguresFolder, figures_option, replace_option
+from polydit.core.cli.options import Decorated, output_options, stacked
 from polydit.core.cli.output import Output
 from polydit.core.cli.settings import measure, prepare, record_of, said, sampler_options, write_index
 from polydit.core.errors import InputError
@@ -19,7 +20,17 @@ from polydit.core.sampling.cache.named import CACHE_KEY, CACHES, NEED_A_TABLE, N
 if TYPE_CHECKING:
     from polydit.core.sampling.calibration import Calibration, Measured, Sampler, Setting
 
+RECORD, PICTURE = "calibration.json", "calibration.svg"
 _SHARES = (0.2, 0.4, 0.6, 1.0)  # of the default's steps
+
+
+def _folder_options(function: Decorated) -> Decorated:
+    """`out` and `overwrite`."""
+    return stacked(
+        function,
+        figures_option(help=f"Folder for {RECORD} and {PICTURE}."),
+        replace_option(help="Replace a calibration that is in --out already."),
+    )
 
 
 @click.command()
@@ -35,8 +46,7 @@ _SHARES = (0.2, 0.4, 0.6, 1.0)  # of the default's steps
 @click.option("--tolerance", type=click.FloatRange(min=1.0), default=1.25,
               help="Largest error of the chosen setting, over the error of the checkpoint's own.")  # fmt: skip
 @click.option("--write", is_flag=True, help="Make the chosen setting the checkpoint's own.")
-@click.option("--out", "-o", type=click.Path(path_type=Path, file_okay=False), default=None, show_default="nowhere",
-              help="Folder for calibration.json and calibration.svg.")  # fmt: skip
+@_folder_options
 @output_options
 def calibrate(
     domain: str,
@@ -50,6 +60,7 @@ def calibrate(
     tolerance: float,
     write: bool,
     out: Path | None,
+    overwrite: bool,
     output: Output,
 ) -> None:
     """Measure numbers of steps, solvers and caches on a checkpoint, and choose.
@@ -63,13 +74,16 @@ def calibrate(
     its `evaluate` says. A cache is worth its place only where a better solver with fewer steps is not as good; that is
     the second of the two fronts.
     """
+    folder = FiguresFolder(out, (RECORD, PICTURE))
+    folder.check(overwrite=overwrite)
     found, sampler = prepare(domain, checkpoint, num_samples, requests)
-    calibration = measure(sampler, _settings(sampler, steps, solvers, caches), rounds, output)
-    chosen = calibration.choose(tolerance=tolerance)
-    fewer = calibration.choose(tolerance=tolerance, cached=False)
-    output.table(_rows(calibration))
-    if out is not None:
-        _save(out, calibration, chosen)
+    with folder.held():
+        calibration = measure(sampler, _settings(sampler, steps, solvers, caches), rounds, output)
+        chosen = calibration.choose(tolerance=tolerance)
+        fewer = calibration.choose(tolerance=tolerance, cached=False)
+        output.table(_rows(calibration))
+        if out is not None:
+            folder.write(_files(calibration, chosen))
     if write:
         write_index(found.path, _kept(chosen.setting, calibration.default.setting))
     output.summary(
@@ -116,14 +130,12 @@ def _rows(calibration: Calibration) -> list[dict[str, Any]]:
     ]
 
 
-def _save(out: Path, calibration: Calibration, chosen: Measured) -> None:
-    """calibration.json, and both fronts as a picture."""
+def _files(calibration: Calibration, chosen: Measured) -> dict[str, bytes]:
+    """All figures for programs, and both fronts as a picture."""
     from polydit.core.report.plots import line_plot
 
-    out.mkdir(parents=True, exist_ok=True)
     record = {"settings": _rows(calibration), "chosen": record_of(chosen, calibration.default)}
     record["refused"] = {str(setting): reason for setting, reason in calibration.refused.items()}
-    (out / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
     places = sorted({one.seconds for one in calibration.measured})
     fronts = {"all settings": calibration.front(), "without caches": calibration.front(cached=False)}
     lines = {
@@ -133,10 +145,10 @@ def _save(out: Path, calibration: Calibration, chosen: Measured) -> None:
     picture = line_plot(
         places, lines, x_label="seconds", y_label="error", title="Error against time", log_y=True
     )
-    (out / "calibration.svg").write_text(str(picture))
+    return {RECORD: f"{json.dumps(record, indent=1)}\n".encode(), PICTURE: str(picture).encode()}
 
 
 def _kept(chosen: Setting, default: Setting) -> dict[str, str | int]:
     """What the checkpoint's index says of the chosen setting; its solver only if that is another one."""
     solver = {"solver": chosen.solver} if chosen.solver != default.solver else {}
-    return {"num_steps": chosen.num_steps, CACHE_KEY: chosen.cache, **solver}
+    return {"num_steps": chosen.num_steps, CACHE_KEY: str(chosen.cache), **solver}

@@ -170,6 +170,10 @@ dtype_option = SharedOption(
 workers_option = SharedOption(
     "--workers", type=click.IntRange(min=1), default=1, help="Processes side by side."
 )
+percent_option = SharedOption(
+    "--split", "percent", type=click.IntRange(0, 100), nargs=3, metavar="TRAIN VAL TEST",
+    help="Percentages of train, val and test.",
+)  # fmt: skip
 shard_option = SharedOption(
     "--shard", type=ShardType(), default=None, show_default="everything", help="Do part I (from 0) of N."
 )

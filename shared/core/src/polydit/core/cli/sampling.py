@@ -18,12 +18,13 @@ import click
 from polydit.core.cli.config import Option, effective_options
 from polydit.core.cli.options import MAY_DIFFER, SharedOption
 from polydit.core.cli.output import Output
-from polydit.core.errors import CheckpointError, InputError
+from polydit.core.errors import InputError
 from polydit.core.jobs import Manifest, ManifestRecord, RunFolder, Tally, run_batches
 from polydit.core.jobs.items import Item, Outcome
 from polydit.core.jobs.plan import Plan, Shard
 from polydit.core.sampling.cache.named import AUTO, CACHE_KEY, CACHES, NONE, CacheSetting
 from polydit.core.sampling.cache.report import CacheTally, CacheWarning
+from polydit.core.sampling.cache.suggested import settled
 
 if TYPE_CHECKING:
     from polydit.core.checkpoints.checkpoint import Checkpoint
@@ -167,13 +168,7 @@ class SamplingJob(ABC, Generic[T]):
         Raises:
             CheckpointError: The checkpoint suggests one that does not exist.
         """
-        suggested = self.checkpoint.index.get(CACHE_KEY) or NONE
-        if self.call.cache != AUTO or suggested == NONE:
-            return NONE if self.call.cache == AUTO else self.call.cache
-        try:
-            return str(CacheSetting.parse(str(suggested)))
-        except InputError as error:
-            raise CheckpointError(str(error), where=str(self.checkpoint.path)) from error
+        return settled(self.call.cache, self.checkpoint.index.get(CACHE_KEY), self.checkpoint.path)
 
     @property
     def model(self) -> str:
@@ -269,15 +264,8 @@ class SamplingJob(ABC, Generic[T]):
         if self.cache == NONE or not tally.ok:
             return
         folder.note(cache={"setting": self.cache, **self.caches.record()})
-        if not self.caches.skipped:
-            output.warn(
-                f"the cache {self.cache} had no effect: every one of {self.num_steps} steps was computed"
-            )
-        elif (error := self.caches.estimated_error) is not None and error >= 1.0:
-            output.warn(
-                f"the cache {self.cache} does not suit this sampling, as with new noise in every step: its forecasts "
-                f"are off by {100 * error:.0f} %, and so are the {self.noun}. Sample without it."
-            )
+        if complaint := self.caches.complaint(self.cache, self.noun):
+            output.warn(complaint)
 
     def _print_summary(self, tally: Tally, products: Sequence[str], output: Output) -> None:
         out = self.call.out
@@ -290,7 +278,7 @@ class SamplingJob(ABC, Generic[T]):
             "products": [str(out / name) for name in products],
         }
         lines = [f"{out / name}" for name in products]
-        if self.caches.reports:
+        if self.caches.runs:
             record["cache"] = {"setting": self.cache, **self.caches.record()}
             lines.append(f"cache {self.cache}: {self.caches}")
         output.summary(record, *lines, f"{done} {self.noun} in {out}")

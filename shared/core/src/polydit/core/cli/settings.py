@@ -12,6 +12,8 @@ import click
 from polydit.core.cli.domains import Domain, installed_domains
 from polydit.core.cli.output import Output
 from polydit.core.errors import InputError
+from polydit.core.sampling.cache.named import CACHE_KEY
+from polydit.core.sampling.cache.suggested import into_folder
 
 if TYPE_CHECKING:
     from polydit.core.checkpoints.checkpoint import Checkpoint
@@ -66,6 +68,42 @@ def _pair(text: str) -> tuple[str, str]:
     return key.strip().replace("-", "_"), value.strip()
 
 
+def filled(request: Mapping[str, str], **defaults: str | int) -> dict[str, Any]:
+    """A request with what it leaves open, for a domain's hook.
+
+    Args:
+        request: As `--request` says it.
+        defaults: All keys that it may have; where the default is a whole number, so is the value.
+
+    Raises:
+        InputError: It has another key, or a value that is no whole number where one must be.
+    """
+    if unknown := sorted(request.keys() - defaults.keys()):
+        *names, last = defaults
+        expected = f"{', '.join(names)} or {last}" if names else last
+        raise InputError(f"there is no {unknown[0]}", where="--request", expected=expected)
+    asked: dict[str, Any] = {**defaults, **request}
+    for key, default in defaults.items():
+        if isinstance(default, int):
+            if not str(asked[key]).isdigit():
+                raise InputError(f"{key} is {asked[key]!r}", where="--request", expected="a whole number")
+            asked[key] = int(asked[key])
+    return asked
+
+
+def refuse_new_noise(checkpoint: Checkpoint, what: str) -> None:
+    """A sampler that draws noise in every step has no exact result to compare with.
+
+    Raises:
+        InputError: Always.
+    """
+    raise InputError(
+        f"{checkpoint.name} draws new noise in every step, so no run comes near to another as steps are added",
+        where="DOMAIN",
+        hint=f"Compare settings by what `{checkpoint.domain.command} evaluate` says of its {what}",
+    )
+
+
 def measure(sampler: Sampler, settings: Iterable[Setting], rounds: int, output: Output) -> Calibration:
     """The settings beside the checkpoint's own, by the distance to a run of many more steps; notes what is refused."""
     from polydit.core.sampling.calibration import Setting, calibrate
@@ -86,7 +124,7 @@ def record_of(one: Measured, default: Measured) -> dict[str, Any]:
     return {
         "num_steps": one.setting.num_steps,
         "solver": one.setting.solver,
-        "cache": one.setting.cache,
+        "cache": str(one.setting.cache),
         "seconds": one.seconds,
         "speed": default.seconds / one.seconds,
         "error": one.error,
@@ -103,11 +141,14 @@ def said(one: Measured, default: Measured) -> str:
 
 
 def write_index(folder: Path, values: Mapping[str, str | int]) -> None:
-    """Into the index of a checkpoint, whole or not at all."""
+    """Into the index of a checkpoint, whole or not at all; the table of a cache goes into its folder."""
     from polydit.core.checkpoints.checkpoint import INDEX
     from polydit.core.jobs.files import atomic_file, naming_write_errors
 
     path = folder / INDEX
-    index = {**json.loads(path.read_text()), **values}
+    stored = {
+        key: into_folder(str(value), folder) if key == CACHE_KEY else value for key, value in values.items()
+    }
+    index = {**json.loads(path.read_text()), **stored}
     with naming_write_errors(folder), atomic_file(path) as handle:
         handle.write((json.dumps(index, indent=1) + "\n").encode())

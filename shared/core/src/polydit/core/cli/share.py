@@ -45,17 +45,19 @@ def share(
     measured beside no cache, and beside as many steps at even distances. The table is for runs of that number of steps.
     """
     from polydit.core.sampling.cache.sharing import optimal_sharing, shared_states
+    from polydit.core.sampling.calibration import in_one_run
 
     found, sampler = prepare(domain, checkpoint, num_samples, requests)
     plain = replace(sampler.default, cache=NONE)
-    states = shared_states(sampler.network, share, lambda: sampler(plain))
+    together = in_one_run(sampler)
+    states = shared_states(sampler.network, share, lambda: together(plain))
     steps, total = optimal_sharing(states, every), len(states)
     even = [index * total // len(steps) for index in range(len(steps))]
     best, evenly = (replace(plain, cache=_named(chosen, total, share)) for chosen in (steps, even))
     calibration = measure(sampler, [plain, evenly, best], rounds, output)
     output.table([record_of(one, calibration.default) for one in calibration.measured])
     if write:
-        write_index(found.path, {CACHE_KEY: best.cache})
+        write_index(found.path, {CACHE_KEY: str(best.cache)})
     measured = [one for one in calibration.measured if one.setting == best]
     output.summary(
         {

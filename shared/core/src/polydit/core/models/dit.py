@@ -102,7 +102,10 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
     def modulate(
         self, timestep: Float[Tensor, " u"] | Int[Tensor, " u"], class_labels: Int[Tensor, " u"]
     ) -> ModulationTable:
-        """The modulation of all blocks for each (time, label): give it to `forward` to skip computing it there."""
+        """The modulation of all blocks for each (time, label): give it to `forward` to skip computing it there.
+
+        A sampling run makes that of all its steps at once: `sampling.modulation.ModulationSchedule`.
+        """
         return self.modulator(self.time_embed(timestep) + self.label_embed(class_labels))
 
     def forward(

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polydit.core.errors import InputError
+from polydit.core.sampling.cache import Cache
 from polydit.core.sampling.cache.report import CacheWarning
 
 
@@ -27,17 +28,17 @@ class Setting:
     Args:
         num_steps: Steps of the solver.
         solver: Its name as the domain has it; "auto" = the checkpoint's own.
-        cache: A name of `sampling.cache.named`; "none" computes every step.
+        cache: A name of `sampling.cache.named`, or a cache itself; "none" computes every step.
     """
 
     num_steps: int
     solver: str = "auto"
-    cache: str = "none"
+    cache: str | Cache = "none"
 
     def __str__(self) -> str:
         words = [f"{self.num_steps} steps"]
         words += [self.solver] if self.solver != "auto" else []
-        words += [self.cache] if self.cache != "none" else []
+        words += [str(self.cache)] if self.cache != "none" else []
         return ", ".join(words)
 
 
@@ -63,6 +64,20 @@ class Sampler(Protocol):
     def __call__(self, setting: Setting) -> list[Float[Tensor, " *shape"]]:
         """The items as the network gives them, before anything is rounded or decoded."""
         ...
+
+
+@runtime_checkable
+class OneByOne(Protocol):
+    """A `Sampler` that makes its items one after the other, as they are asked for where it is used."""
+
+    def together(self) -> Sampler:
+        """The same items in one run."""
+        ...
+
+
+def in_one_run(sampler: Sampler) -> Sampler:
+    """All items in one run, for what follows a run step by step; most samplers do so anyway."""
+    return sampler.together() if isinstance(sampler, OneByOne) else sampler
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from polydit.core.errors import InputError
 from polydit.core.sampling.cache.hooks import Forward, Handler
@@ -130,5 +130,12 @@ class _Output:
             return values if self.is_tuple else values[0]
         output = forward(*args, **kwargs)
         self.is_tuple = isinstance(output, tuple)
-        self.state.record(self.place, output if self.is_tuple else (output,))
+        values = tuple(output) if self.is_tuple else (output,)
+        if any(value is not None and not isinstance(value, Tensor) for value in values):
+            raise InputError(
+                f"module {self.place} gives more than tensors: {', '.join(type(v).__name__ for v in values)}",
+                where="cache",
+                hint="Cache other modules, or no modules but whole blocks",
+            )
+        self.state.record(self.place, values)
         return output

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
@@ -237,7 +237,7 @@ def cached(
     setting: str | c.Cache | None,
     clock: c.Clock | int,
     *,
-    calls_per_step: int = 1,
+    calls_per_step: int | Sequence[int] = 1,
     on_report: Callable[[CacheReport], object] | None = None,
 ) -> Iterator[None]:
     """One sampling run: within the block the network is cached, in this thread, and nothing is left after it.

@@ -42,43 +42,66 @@ class CacheReport:
 
 @dataclass(slots=True)
 class CacheTally:
-    """The reports of several runs: what a cache did in all batches of a job.
+    """The reports of several runs, added up: what a cache did in all batches of a job.
 
     Args:
-        reports: One for each run that came to its end.
+        runs: That came to their end.
+        steps: Of all of them.
+        skipped: Those that were forecast.
+        judged: Runs that had a forecast to judge.
+        errors: Sum of the judged runs' mean errors.
     """
 
-    reports: list[CacheReport] = field(default_factory=list)
+    runs: int = 0
+    steps: int = 0
+    skipped: int = 0
+    judged: int = 0
+    errors: float = 0.0
 
     def add(self, report: CacheReport) -> None:
         """Count one more run."""
-        self.reports.append(report)
+        error = report.estimated_error
+        self._count(1, report.num_steps, len(report.skipped_steps), error)
 
-    @property
-    def steps(self) -> int:
-        """Of all runs."""
-        return sum(report.num_steps for report in self.reports)
+    def add_record(self, record: Mapping[str, Any]) -> None:
+        """Count the runs of another tally, from its `record`; its mean error is taken for that of each of them."""
+        self._count(record["runs"], record["steps"], record["skipped_steps"], record["estimated_error"])
 
-    @property
-    def skipped(self) -> int:
-        """Of all runs' steps, those that were forecast."""
-        return sum(len(report.skipped_steps) for report in self.reports)
+    def _count(self, runs: int, steps: int, skipped: int, error: float | None) -> None:
+        self.runs, self.steps, self.skipped = self.runs + runs, self.steps + steps, self.skipped + skipped
+        if error is not None:
+            self.judged, self.errors = self.judged + runs, self.errors + runs * error
 
     @property
     def estimated_error(self) -> float | None:
         """Mean over the runs that had a forecast to judge; None if none had."""
-        known = [error for report in self.reports if (error := report.estimated_error) is not None]
-        return sum(known) / len(known) if known else None
+        return self.errors / self.judged if self.judged else None
 
     def record(self) -> dict[str, Any]:
         """For a program."""
         return {
-            "runs": len(self.reports),
+            "runs": self.runs,
             "steps": self.steps,
             "full_steps": self.steps - self.skipped,
             "skipped_steps": self.skipped,
             "estimated_error": self.estimated_error,
         }
+
+    def complaint(self, cache: str, made: str) -> str | None:
+        """What is wrong with the cache in these runs; None = nothing.
+
+        Args:
+            cache: Its name.
+            made: What the runs made, in the plural.
+        """
+        if not self.skipped:
+            return f"the cache {cache} had no effect: every step was computed"
+        if self.estimated_error is None or self.estimated_error < 1.0:
+            return None
+        return (
+            f"the cache {cache} does not suit this sampling, as with new noise in every step: its forecasts "
+            f"are off by {100 * self.estimated_error:.0f} %, and so are the {made}. Sample without it."
+        )
 
     def __str__(self) -> str:
         return _told(self.skipped, self.steps, self.estimated_error)

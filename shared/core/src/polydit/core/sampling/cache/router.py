@@ -23,6 +23,7 @@ from polydit.core.errors import InputError
 from polydit.core.sampling.cache.blocks import find_blocks
 from polydit.core.sampling.cache.hooks import Forward, handling
 from polydit.core.sampling.cache.modules import inner_modules
+from polydit.core.sampling.cache.router_state import RouterState
 from polydit.core.sampling.cache.routes import RouteTable
 from polydit.core.sampling.calibration import relative_distance
 
@@ -66,7 +67,8 @@ def train_router(
     sample: Callable[[], Sequence[Float[Tensor, " *shape"]]],
     training: RouterTraining | None = None,
     *,
-    on_iteration: Callable[[RouteTable], object] | None = None,
+    start: RouterState | None = None,
+    on_iteration: Callable[[RouteTable, RouterState], object] | None = None,
 ) -> RouteTable:
     """Find which modules are computed at which steps.
 
@@ -74,19 +76,23 @@ def train_router(
         network: Ours or one of diffusers; its weights are not changed.
         sample: Runs the network from noise to samples, without a cache and with as many calls each time.
         training: How; None = the defaults.
-        on_iteration: Told the table after each trajectory.
+        start: Where an earlier training stood, to go on from there as if it had not ended; None = the beginning.
+        on_iteration: Told the table after each trajectory, and where the training stands.
 
     Raises:
-        InputError: The network has no blocks or modules that are known, runs have one step, or samples are not finite.
+        InputError: The network has no blocks or modules that are known, runs have one step, samples are not finite, or
+            the start is of another network or number of steps.
     """
     trainer = _Trainer(network, sample, training or RouterTraining())
+    if start is not None:
+        trainer.take_up(start)
     with _frozen(network):
-        for iteration in range(trainer.training.iterations):
+        for iteration in range(0 if start is None else start.iterations, trainer.training.iterations):
             if iteration % trainer.training.proxy_every == 0:
                 trainer.weigh()
             trainer.follow()
             if on_iteration is not None:
-                on_iteration(trainer.table())
+                on_iteration(trainer.table(), trainer.state(iteration + 1))
     return trainer.table()
 
 
@@ -119,6 +125,36 @@ class _Trainer:
             modules=tuple(self.modules),
             computed=((True,) * len(self.modules), *(tuple(map(bool, row)) for row in rows)),
         )
+
+    def state(self, iterations: int) -> RouterState:
+        """Where it stands after so many trajectories."""
+        moments = [self.optimizer.state[row] for row in self.logits]
+        return RouterState(
+            iterations=iterations,
+            logits=torch.stack([row.detach() for row in self.logits]),
+            mean=torch.stack([moment["exp_avg"] for moment in moments]),
+            square=torch.stack([moment["exp_avg_sq"] for moment in moments]),
+            weights=torch.tensor(self.weights, dtype=torch.float64),
+        )
+
+    def take_up(self, state: RouterState) -> None:
+        """Go on from there."""
+        if (there := tuple(state.logits.shape)) != (here := (len(self.logits), len(self.modules))):
+            raise InputError(
+                f"the training has {there[0] + 1} steps of {there[1]} modules",
+                where="route",
+                expected=f"{here[0] + 1} steps of {here[1]} modules, as the network has",
+            )
+        self.weights = state.weights.tolist()
+        for row, logits, mean, square in zip(
+            self.logits, state.logits, state.mean, state.square, strict=True
+        ):
+            row.data.copy_(logits)
+            self.optimizer.state[row] = {
+                "step": torch.tensor(float(state.iterations)),
+                "exp_avg": mean.clone(),
+                "exp_avg_sq": square.clone(),
+            }
 
     @property
     def num_steps(self) -> int:

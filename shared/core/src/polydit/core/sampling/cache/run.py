@@ -44,13 +44,16 @@ class Cache:
     site: Site = field(default_factory=BlockRange)
     policy: Policy = field(default_factory=Interval)
 
-    def run(self, network: nn.Module, clock: Clock | int, *, calls_per_step: int = 1) -> CacheRun:
+    def run(
+        self, network: nn.Module, clock: Clock | int, *, calls_per_step: int | Sequence[int] = 1
+    ) -> CacheRun:
         """A context within which the network is cached, in this thread.
 
         Args:
             network: Ours or one of diffusers; a part of it has a list of blocks.
             clock: Steps of the run, or just their number. A loop that finishes with a prediction has one more.
-            calls_per_step: Network calls of a step: 2 for guidance without a doubled batch. Each has its own memory.
+            calls_per_step: Network calls of a step, or of every single one, as `Guided.calls_per_step` has them: 2 for
+                guidance without a doubled batch, or by a perturbed network. Each has its own memory.
 
         Raises:
             InputError: The network has no such blocks or is cached already, the schedule is for another number of
@@ -64,11 +67,12 @@ class Cache:
 class CacheRun:
     """One run of a cache; see `Cache.run`."""
 
-    def __init__(self, cache: Cache, network: nn.Module, clock: Clock, calls_per_step: int = 1) -> None:
-        if calls_per_step < 1:
-            raise InputError(f"{calls_per_step} calls per step", where="calls_per_step", expected="1 or more")
+    def __init__(
+        self, cache: Cache, network: nn.Module, clock: Clock, calls_per_step: int | Sequence[int] = 1
+    ) -> None:
         _check_clock(cache, clock)
-        self.cache, self.network, self.clock, self.calls_per_step = cache, network, clock, calls_per_step
+        self.cache, self.network, self.clock = cache, network, clock
+        self._places = _places(clock.num_steps, calls_per_step)
         self._plan = cache.policy.plan(clock.num_steps)
         self._blocks = find_blocks(network)
         self._state: RunState | None = None
@@ -130,13 +134,13 @@ class CacheRun:
         """One call of the network."""
         state = self._state
         assert state is not None  # handlers are there only within the run
-        step, call = divmod(len(self._calls), self.calls_per_step)
-        if step >= self.clock.num_steps:
+        if len(self._calls) == len(self._places):
             raise InputError(
-                f"the network is called for step {step + 1} of a run of {self.clock.num_steps}",
+                f"the network is called for step {self.clock.num_steps + 1} of a run of {self.clock.num_steps}",
                 where="cache",
                 hint="Give cache.run the number of steps, and calls_per_step if a step has several calls",
             )
+        step, call = self._places[len(self._calls)]
         shape = _first_shape(args, kwargs)
         if shape != self._shapes.setdefault(
             call, shape
@@ -154,12 +158,12 @@ class CacheRun:
         return output
 
     def _summary(self) -> CacheReport:
-        steps = [
-            self._calls[i : i + self.calls_per_step] for i in range(0, len(self._calls), self.calls_per_step)
-        ]
+        done = zip(self._places, self._calls, strict=False)
+        full = {step for (step, _), was_full in done if was_full}
+        seen = dict.fromkeys(step for step, _ in self._places[: len(self._calls)])
         return CacheReport(
-            full_steps=tuple(index for index, calls in enumerate(steps) if any(calls)),
-            skipped_steps=tuple(index for index, calls in enumerate(steps) if not any(calls)),
+            full_steps=tuple(step for step in seen if step in full),
+            skipped_steps=tuple(step for step in seen if step not in full),
             errors={} if self._state is None else {step: float(e) for step, e in self._state.errors.items()},
         )
 
@@ -193,6 +197,18 @@ class _Gate:
             now.full = bool(relative_error(forecast, value, reference) > self.policy.threshold)
         if now.full:
             memory.record(now.time, [value])
+
+
+def _places(num_steps: int, calls_per_step: int | Sequence[int]) -> list[tuple[int, int]]:
+    """For every call of a run, its step and its number within the step."""
+    counts = [calls_per_step] * num_steps if isinstance(calls_per_step, int) else list(calls_per_step)
+    if len(counts) != num_steps or min(counts) < 1:
+        raise InputError(
+            f"{calls_per_step} calls per step",
+            where="calls_per_step",
+            expected=f"1 or more, or as much for each of {num_steps} steps",
+        )
+    return [(step, call) for step, count in enumerate(counts) for call in range(count)]
 
 
 def _check_clock(cache: Cache, clock: Clock) -> None:

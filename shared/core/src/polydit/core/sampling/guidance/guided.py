@@ -73,7 +73,7 @@ class Guided:
 
     @property
     def calls_per_step(self) -> tuple[int, ...]:
-        """Network calls of each step: what the guidance costs. A feature cache needs them to be equal."""
+        """Network calls of each step: what the guidance costs, and what a feature cache is told of it."""
         guider, counts = copy.deepcopy(self.guider), []
         for step in range(self.num_steps):
             guider.set_state(step, self.num_steps, None)
