@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ def random_heads(tokens: int, count: int = 3) -> list[torch.Tensor]:
 def test_the_product_of_a_query_and_a_key_depends_on_their_distance_alone() -> None:
     rotary = Rotary.of(Full(), (6, 7), 16)
     query, key = (x[:, :, :1].expand(-1, -1, 42, -1) for x in random_heads(1, 2))
-    scores = rotary._rotated(query) @ rotary._rotated(key).mT
+    scores = rotary.turned(query) @ rotary.turned(key).mT
 
     def score(row: int, column: int, down: int, across: int) -> torch.Tensor:
         return scores[:, :, 7 * row + column, 7 * (row + down) + column + across]
@@ -29,7 +31,7 @@ def test_the_product_of_a_query_and_a_key_depends_on_their_distance_alone() -> N
 
 def test_a_rotation_keeps_lengths() -> None:
     (x,) = random_heads(20, 1)
-    turned = Rotary.of(Full(), (4, 5), 16)._rotated(x)
+    turned = Rotary.of(Full(), (4, 5), 16).turned(x)
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
     assert not torch.allclose(turned, x)
 
@@ -46,3 +48,10 @@ def test_local_attention_does_the_same_wherever_its_grid_lies() -> None:
 def test_a_head_must_be_shared_evenly_among_the_axes() -> None:
     with pytest.raises(ValueError, match="head width 14 is not a multiple of 4"):
         Rotary.of(Full(), (2, 2), 14)
+
+
+def test_keys_of_a_context_can_be_turned_once() -> None:
+    q, k, v = random_heads(20)
+    rotary = Rotary.of(Full(), (4, 5), 16)
+    known = replace(rotary, keys_turned=True)
+    torch.testing.assert_close(known.attend(q, rotary.turned(k), v), rotary.attend(q, k, v))

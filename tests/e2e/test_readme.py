@@ -31,13 +31,15 @@ QUICK = {  # what a reader waits for, a test need not
     "POINTGEN_TRAIN_SETTINGS": "training.steps=2 training.batch_size=4 network.width=48 network.depth=1",
     "POINTGEN_SAMPLE_NUM_STEPS": "3",
     "POINTGEN_EVALUATE_POINTS": "128",
+    "VSTAIN_RUN_NUM_STEPS": "1",
+    "VSTAIN_TRAIN_SETTINGS": "training.steps=2 training.batch_size=1 network.width=48",
     "ROBOPOLICY_TRAIN_SETTINGS": "training.steps=2 training.batch_size=4",
     "ROBOPOLICY_EVALUATE_MAX_STEPS": "40",
 }
 # They need a published checkpoint or serve without end; their own tests run them.
 NOT_RUN = ("molgen convert", "pointgen convert", "robopolicy convert", "robopolicy serve")
 SMALLER = re.compile(r"(--num|--num-samples|--episodes) \d+")
-GROUPS = {name: f"polydit.{name}.cli:{name}" for name in ("molgen", "pointgen", "robopolicy")}
+GROUPS = {name: f"polydit.{name}.cli:{name}" for name in ("molgen", "pointgen", "robopolicy", "vstain")}
 
 
 def blocks(readme: Path, language: str) -> list[str]:

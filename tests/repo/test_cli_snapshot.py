@@ -15,7 +15,7 @@ import click
 import pytest
 
 SNAPSHOT = Path(__file__).with_name("cli_snapshot.json")
-PROGRAMS = ("molgen", "pointgen", "polydit", "robopolicy")
+PROGRAMS = ("molgen", "pointgen", "polydit", "robopolicy", "vstain")
 
 
 def described(info: dict[str, Any], path: str) -> dict[str, dict[str, str]]:

@@ -50,7 +50,7 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.parametrize("program", ["molgen", "pointgen", "polydit", "robopolicy"])
+@pytest.mark.parametrize("program", ["molgen", "pointgen", "polydit", "robopolicy", "vstain"])
 def test_help_of_every_command_is_light(program: str) -> None:
     line = [sys.executable, "-c", WALK, program, ",".join(HEAVY)]
     done = subprocess.run(line, capture_output=True, text=True)

@@ -21,7 +21,7 @@ from polydit.core.jobs.lock import FolderLock
 from polydit.vstain.cli.data import data
 from polydit.vstain.data.find import find_pairs
 from polydit.vstain.data.make import make_dataset, make_tile
-from polydit.vstain.data.recipe import ImportRecipe, MakeRecipe, split_order
+from polydit.vstain.data.recipe import ImportRecipe, MakeRecipe
 
 Invoke = Callable[..., Result]
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -147,13 +147,6 @@ def test_what_stands_in_the_way(made: Path, invoke: Invoke, tmp_path: Path) -> N
         result = invoke(TOOL, "data", "make", *SMALL, "--overwrite", "--out", name)
         assert result.exit_code == 2 and reason in result.stderr, name
     lock.release()
-
-
-@pytest.mark.parametrize("num", [0, 1, 2, 3, 16, 20, 999])
-def test_splits_add_up(num: int) -> None:
-    order = split_order(num, (80, 10, 10))
-    assert len(order) == num and order == sorted(order, key=("train", "val", "test").index)
-    assert abs(order.count("val") - num / 10) <= 0.5 and abs(order.count("test") - num / 10) <= 0.5
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ PARTS = ("forward", "overhead", "job", "precision", "memory", "help", "training"
 MODE_PARTS = ("cache", "dense")
 POINTGEN_PARTS = ("chamfer", "windows", "transfer")
 DIT_PARTS = ("forward", "overhead")
-CACHE_PARTS = ("dit", "flux")
+STAIN_PARTS = ("places", "speed", "multitask")
+CACHE_PARTS = ("dit", "flux", "starters")
 
 quick_option = click.option(
     "--quick", is_flag=True, help="Fewer samples, steps and rounds; the same ratios, less steady."
@@ -40,6 +41,10 @@ out_option = click.option("--out", "-o", type=click.Path(path_type=Path, file_ok
             "MoDE's robot policy: its expert cache, and experts beside a dense network.",
         ),
         "pointgen": ("polydit.bench.cli:pointgen", "Point clouds: the metrics, windows, 2D to 3D transfer."),
+        "vstain": (
+            "polydit.bench.cli:vstain",
+            "Virtual staining: slides beside the plain way, and the mask learnt beside the stain.",
+        ),
         "dit": ("polydit.bench.cli:dit", "DiT-S/2: ours, diffusers' and a plain transcription."),
         "caches": ("polydit.bench.cli:caches", "Feature caches: ours, diffusers' and cache-dit's."),
     },
@@ -55,6 +60,7 @@ def polydit_bench(ctx: click.Context) -> None:
     polydit-bench molgen --only forward --only job --out bench/
     polydit-bench mode
     polydit-bench pointgen --clouds 200
+    polydit-bench vstain --only speed
     polydit-bench dit --quick
     polydit-bench caches --only dit --out bench/
     """
@@ -62,6 +68,7 @@ def polydit_bench(ctx: click.Context) -> None:
         ctx.invoke(molgen)
         ctx.invoke(mode)
         ctx.invoke(pointgen)
+        ctx.invoke(vstain)
         ctx.invoke(dit)
         ctx.invoke(caches)
 
@@ -125,6 +132,34 @@ def pointgen(
 
 @click.command()
 @quick_option
+@click.option("--only", type=click.Choice(STAIN_PARTS), multiple=True, show_default="all",
+              help="Parts to measure.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), default=2, help="Trainings side by side.")
+@click.option("--checkpoint", metavar="PATH", default=None, show_default="the starter",
+              help="Checkpoint folder of the parts places and speed.")  # fmt: skip
+@out_option
+@output_options
+def vstain(
+    quick: bool,
+    only: tuple[str, ...],
+    workers: int,
+    checkpoint: str | None,
+    out: Path | None,
+    output: Output,
+) -> None:
+    """Measure virtual staining: tiles and their places, the time of a slide, the worth of the mask.
+
+    places: the difference of two tiles where they overlap, of one tile in two batches, and of a moved grid. speed:
+    tiles per second on a slide with 35 % tissue beside the plain way. multitask: six small trainings, with and without
+    the mask, on 10, 30 and 100 % of the pairs. The whole takes about an hour of two idle cores, with --quick two
+    minutes.
+    """
+    measure = partial(_measure_vstain, quick=quick, workers=workers, checkpoint=checkpoint)
+    _run(only or STAIN_PARTS, measure, quick, out, output)
+
+
+@click.command()
+@quick_option
 @click.option("--only", type=click.Choice(DIT_PARTS), multiple=True, show_default="all",
               help="Parts to measure.")  # fmt: skip
 @out_option
@@ -150,8 +185,9 @@ def caches(quick: bool, only: tuple[str, ...], out: Path | None, output: Output)
 
     dit: a small DiT under guidance, which the bench trains first (about two minutes, kept in --out for the next time).
     flux: a tiny FLUX of diffusers with random weights. Both also with fewer steps and better solvers, by the error to
-    the true solution. cache-dit takes part if it is installed. The whole takes about 15 minutes of one idle core, with
-    --quick 4.
+    the true solution. cache-dit takes part if it is installed. starters: Newton's forecast beside Taylor's on the
+    checkpoint of each domain, and what its own cache saves; robopolicy's needs its simulator. The whole takes about 20
+    minutes of one idle core, with --quick 6.
     """
     _run(only or CACHE_PARTS, partial(_measure_caches, quick=quick, out=out), quick, out, output)
 
@@ -221,6 +257,20 @@ def _measure_pointgen(part: str, *, quick: bool, clouds: int | None, workers: in
     yield from measures[part]()
 
 
+def _measure_vstain(part: str, *, quick: bool, workers: int, checkpoint: str | None) -> Iterator[Row]:
+    """The rows of one part of vstain's bench."""
+    from polydit.bench.stain_multitask import multitask_rows
+    from polydit.bench.stain_places import place_rows
+    from polydit.bench.stain_speed import speed_rows
+
+    measures: dict[str, Callable[[], Iterator[Row]]] = {
+        "places": lambda: place_rows(quick=quick, checkpoint=checkpoint),
+        "speed": lambda: speed_rows(quick=quick, checkpoint=checkpoint),
+        "multitask": lambda: multitask_rows(quick=quick, workers=workers),
+    }
+    yield from measures[part]()
+
+
 def _measure_dit(part: str, *, quick: bool) -> Iterator[Row]:
     """The rows of one part of DiT's bench."""
     from polydit.bench.dit_forward import forward_rows, overhead_rows
@@ -229,7 +279,12 @@ def _measure_dit(part: str, *, quick: bool) -> Iterator[Row]:
 
 
 def _measure_caches(part: str, *, quick: bool, out: Path | None) -> Iterator[Row]:
-    """The rows of one network of the caches' bench."""
+    """The rows of one part of the caches' bench."""
+    if part == "starters":
+        from polydit.bench.cache_starters import starter_rows
+
+        yield from starter_rows(quick=quick)
+        return
     from polydit.bench.caches import cache_rows
 
     yield from cache_rows(part, quick=quick, out=out)

@@ -13,7 +13,7 @@ Shapes: b tiles, h x w pixels, n tokens of patches, d width, u distinct conditio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import ModelMixin
@@ -48,7 +48,7 @@ class Tissue:
 
     image: Sequence[KeysValues]
     mask: Sequence[KeysValues]
-    pattern: Pattern
+    pattern: Rotary
     grid: tuple[int, int]
 
 
@@ -117,21 +117,22 @@ class Denoiser(nn.Module):
         """The modulation of all blocks for each (time, stain)."""
         return self.modulation(self.time(timestep) + self.stain(stain))
 
-    def attended(self, tissue: Float[Tensor, "b n d"]) -> list[KeysValues]:
-        """What each block reads of the encoded H&E: the same at every step."""
-        return [block.cross.keys_values(tissue) for block in self.blocks]
+    def attended(self, tissue: Float[Tensor, "b n d"], pattern: Rotary) -> list[KeysValues]:
+        """What each block reads of the encoded H&E, its keys turned: the same at every step."""
+        known = [block.cross.keys_values(tissue) for block in self.blocks]
+        return [KeysValues(pattern.turned(one.keys), one.values) for one in known]
 
     def forward(
         self,
         x: Float[Tensor, "b c h w"],
         modulation: ModulationTable,
         tissue: Sequence[KeysValues],
-        pattern: Pattern,
+        pattern: Rotary,
         grid: tuple[int, int],
     ) -> Float[Tensor, "b c h w"]:
-        tokens = self.embed(x)
+        tokens, crossing = self.embed(x), replace(pattern, keys_turned=True)
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, modulation.blocks[:, index], pattern, tissue[index], pattern)
+            tokens = block(tokens, modulation.blocks[:, index], pattern, tissue[index], crossing)
         return unpatchify(self.final(tokens, modulation.final), grid, self.patch)
 
 
@@ -203,7 +204,10 @@ class StainDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
             tokens = torch.lerp(tokens, self.encoder.null.to(tokens.dtype), dropped.to(tokens)[:, None, None])
         wanted = self.mask is not None and mask
         return Tissue(
-            self.image.attended(tokens), self.mask.attended(tokens) if wanted else (), pattern, grid
+            self.image.attended(tokens, pattern),
+            self.mask.attended(tokens, pattern) if wanted else (),
+            pattern,
+            grid,
         )
 
     def forward(

@@ -11,17 +11,18 @@ import click
 
 from polydit.core.cli.options import (
     CommaList,
-    SharedOption,
     config_option,
     limit_option,
     out_option,
     output_options,
     overwrite_option,
+    percent_option,
     seed_option,
     workers_option,
 )
 from polydit.core.cli.output import Output
-from polydit.vstain.data.recipe import LAYOUTS, SPLITS, STAINS, ImportRecipe, MakeRecipe
+from polydit.core.datasets.splits import SPLITS
+from polydit.vstain.data.recipe import LAYOUTS, STAINS, ImportRecipe, MakeRecipe
 
 SOME_BAD = 3
 _MAKE = {field.name: field.default for field in fields(MakeRecipe)}
@@ -42,10 +43,6 @@ class _DataGroup(click.Group):
         return slide
 
 
-percent_option = SharedOption(
-    "--split", "percent", type=click.IntRange(0, 100), nargs=3, default=_MAKE["percent"], metavar="TRAIN VAL TEST",
-    help="Percentages of train, val and test.",
-)  # fmt: skip
 layout_option = click.option(
     "--layout", type=click.Choice(["auto", *LAYOUTS]), default=_IMPORT["layout"], help="How the pairs lie."
 )
@@ -68,7 +65,7 @@ def data() -> None:
     "--stain", "stains", type=CommaList(STAINS), default=_MAKE["stains"], show_default=",".join(STAINS),
     help="What to make; tiles take turns.",
 )  # fmt: skip
-@percent_option
+@percent_option(default=_MAKE["percent"])
 @click.option(
     "--coverage", type=click.FloatRange(0, 1), default=_MAKE["coverage"],
     help="Share of a slide that is tissue; the rest is glass.",
@@ -185,7 +182,9 @@ def inspect(
     "--source-mpp", type=click.FloatRange(0.01, 100), default=_IMPORT["source_mpp"],
     show_default="as the layout says", help="Microns per pixel where the data do not say.",
 )  # fmt: skip
-@percent_option(help="Percentages of train, val and test, of pairs that are in no split.")
+@percent_option(
+    default=_IMPORT["percent"], help="Percentages of train, val and test, of pairs that are in no split."
+)
 @seed_option(default=_IMPORT["seed"], help="Seed of that split.")
 @out_option(help="Folder of the data set; one that was interrupted is gone on with.", metavar="DIR")
 @overwrite_option(help="Replace the data set that is there.")

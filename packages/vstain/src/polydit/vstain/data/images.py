@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from polydit.core.errors import InputError
+from polydit.vstain.image_file import on_glass, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,21 +20,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MOST_PIXELS = 8192 * 8192  # larger images are slides, not tiles
 _COLOURS = ("RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "P", "PA")
-_TRANSPARENT = ("RGBA", "RGBa", "PA")
-_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says: other decoders of Pillow start programs
 _BITS_PER_SAMPLE = 258  # tag of a TIFF
 _LOSSY = ("JPEG", "MPO")
-_DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    KeyError,
-    IndexError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
 
 
 def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -48,17 +33,12 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         InputError: No such file, no image, a damaged, grey or 16-bit one, or more than `MOST_PIXELS`.
     """
-    from PIL import Image
-
     with _opened(path) as image:
         if image.mode not in _COLOURS:
             raise InputError(f"it has no colours (mode {image.mode})", where=str(path), expected="8-bit RGB")
         if max(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8:
             raise InputError("it has more than 8 bits per colour", where=str(path), expected="8-bit RGB")
-        if image.mode in _TRANSPARENT or "transparency" in image.info:
-            light = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(light, image.convert("RGBA"))
-        return np.array(image.convert("RGB"))  # asarray would be read-only, which torch warns of
+        return np.array(on_glass(image))  # asarray would be read-only, which torch warns of
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
@@ -114,34 +94,5 @@ def resized_mask(
     return np.asarray(share.resize((width, height), Image.Resampling.BOX)) >= 128
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image]:
-    """An image of which only the header has been read."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that do not matter here
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(path) from error
-    except FileNotFoundError as error:
-        raise InputError("there is no such file", where=str(path)) from error
-    except _DAMAGED as error:
-        expected = "a PNG, JPEG or TIFF of 8 bits"
-        raise InputError("it cannot be read as an image", where=str(path), expected=expected) from error
-    with image, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if image.width * image.height > MOST_PIXELS:
-            raise _too_large(path)
-        try:
-            yield image
-        except _DAMAGED as error:
-            raise InputError(f"the image is damaged: {error}", where=str(path)) from error
-
-
-def _too_large(path: Path) -> InputError:
-    return InputError(
-        "it has too many pixels for a tile", where=str(path), expected=f"at most {MOST_PIXELS:,}"
-    )
+def _opened(path: Path) -> AbstractContextManager[Image]:
+    return opened(path, formats=("PNG", "JPEG", "TIFF"), most_pixels=MOST_PIXELS)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from polydit.core.datasets.folder import dataset_folder
+from polydit.core.datasets.splits import Split, split_order
 from polydit.core.errors import InputError
-from polydit.core.jobs.crew import Crew, Died
+from polydit.core.jobs.crew import Died, spread
 from polydit.core.jobs.files import safe_name
 from polydit.core.jobs.seeds import item_uniform
 from polydit.vstain.colour import coarse_mask
 from polydit.vstain.data.find import find_pairs
-from polydit.vstain.data.folder import Tile, dataset_folder
+from polydit.vstain.data.folder import TILES, Tile, finish
 from polydit.vstain.data.images import resized, resized_mask
 from polydit.vstain.data.pair_file import PairFile, Rejected
-from polydit.vstain.data.recipe import ImportRecipe, Split, split_order
+from polydit.vstain.data.recipe import ImportRecipe
 from polydit.vstain.pairs import StainPair
 
 
@@ -115,13 +117,15 @@ def import_dataset(
             "it lies in the folder that is imported", where=f"--out {out}", hint="Choose another --out"
         )
     planned = plan_import(recipe) if plan is None else plan
-    with dataset_folder(Path(out), recipe, overwrite=overwrite) as folder:
+    with dataset_folder(Path(out), asdict(recipe), TILES, overwrite=overwrite) as folder:
         made = {entry.name: _finished(entry, folder.path, recipe.tile) for entry in planned}
         missing = [entry for entry in planned if not made[entry.name]]
         on_begin(len(planned) - len(missing))
         left_out: list[Rejected] = []
-        for entry, result in _write_all(missing, folder.path, recipe.tile, workers):
-            if isinstance(result, Rejected):
+        for entry, result in spread(partial(_write, out=folder.path, side=recipe.tile), missing, workers):
+            if isinstance(result, Died):
+                left_out.append(Rejected(str(entry.pair.he), result.reason))
+            elif isinstance(result, Rejected):
                 left_out.append(result)
             else:
                 made[entry.name] = result
@@ -132,8 +136,7 @@ def import_dataset(
                 f"no pair can be used, the first: {left_out[0].reason}", where=left_out[0].source
             )
         tiles = [tile for entry in planned for tile in made[entry.name]]
-        listed = [entry._asdict() for entry in left_out]
-        folder.finish(tiles, left_out=listed)
+        finish(folder, tiles, left_out=[entry._asdict() for entry in left_out])
     kept = len(planned) - len(missing)
     return Imported(kept, len(missing) - len(left_out), len(tiles), left_out)
 
@@ -206,28 +209,6 @@ def _finished(entry: Planned, out: Path, side: int) -> list[Tile]:
 
 
 # --- writing --------------------------------------------------------------------------------------------
-
-
-def _write_all(
-    plan: list[Planned], out: Path, side: int, workers: int
-) -> Iterator[tuple[Planned, list[Tile] | Rejected]]:
-    """Writes pairs here or in worker processes; gives for each its tiles, or why it is left out."""
-    if workers == 1:
-        for entry in plan:
-            yield entry, _write(entry, out=out, side=side)
-        return
-    with Crew(partial(_writer, out, side), max(1, min(workers, len(plan)))) as crew:
-        for done in crew.map(plan):
-            for entry, result in done:
-                if isinstance(result, Died):
-                    yield entry, Rejected(str(entry.pair.he), result.reason)
-                else:
-                    yield entry, result
-
-
-@contextmanager
-def _writer(out: Path, side: int) -> Iterator[Callable[[Planned], list[Tile] | Rejected]]:
-    yield partial(_write, out=out, side=side)
 
 
 def _write(entry: Planned, *, out: Path, side: int) -> list[Tile] | Rejected:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from polydit.core.errors import PolyditError
-from polydit.core.jobs.crew import Crew, Died
+from polydit.core.datasets.folder import dataset_folder
+from polydit.core.datasets.splits import Percent, split_order
+from polydit.core.jobs.crew import spread_chunks
 from polydit.core.jobs.seeds import item_seed
-from polydit.vstain.data.folder import Tile, dataset_folder
-from polydit.vstain.data.recipe import MPP, STAINS, TILE, MakeRecipe, split_order
+from polydit.vstain.data.folder import TILES, Tile, finish
+from polydit.vstain.data.recipe import MPP, PERCENT, STAINS, TILE, MakeRecipe
 from polydit.vstain.data.tissue import render
 from polydit.vstain.pairs import StainPair
 
@@ -29,7 +30,7 @@ def make_dataset(
     seed: int = 0,
     workers: int = 1,
     *,
-    percent: tuple[int, int, int] = (80, 10, 10),
+    percent: Percent = PERCENT,
     coverage: float = 0.9,
     overwrite: bool = False,
     on_begin: Callable[[int], object] = lambda kept: None,
@@ -59,12 +60,13 @@ def make_dataset(
     """
     recipe = MakeRecipe(num=num, stains=tuple(stains), percent=percent, seed=seed, coverage=coverage)
     tiles = list(enumerate(_tiles(recipe)))
-    with dataset_folder(Path(out), recipe, overwrite=overwrite) as folder:
+    with dataset_folder(Path(out), asdict(recipe), TILES, overwrite=overwrite) as folder:
         missing = [(number, tile) for number, tile in tiles if not tile.is_there(folder.path)]
         on_begin(num - len(missing))
-        for count in _write_all(missing, folder.path, recipe, workers):
+        write = partial(_write, out=folder.path, recipe=recipe)
+        for count in spread_chunks(write, missing, workers, size=_CHUNK):
             on_tiles(count)
-        return folder.finish(tile for _, tile in tiles)
+        return finish(folder, [tile for _, tile in tiles])
 
 
 def make_tile(number: int, stain: str, *, seed: int = 0, coverage: float = 0.9) -> StainPair:
@@ -92,26 +94,6 @@ def _tiles(recipe: MakeRecipe) -> Iterator[Tile]:
     for number, split in enumerate(split_order(recipe.num, recipe.percent)):
         stain = recipe.stains[number % len(recipe.stains)]
         yield Tile(_name(stain, number), stain, split, MPP)
-
-
-def _write_all(tiles: list[_Numbered], out: Path, recipe: MakeRecipe, workers: int) -> Iterator[int]:
-    """Writes tiles here or in worker processes; gives their numbers as they reach the disk."""
-    if workers == 1:
-        for tile in tiles:
-            yield _write([tile], out=out, recipe=recipe)
-        return
-    chunks = [tiles[start : start + _CHUNK] for start in range(0, len(tiles), _CHUNK)]
-    with Crew(partial(_writer, out, recipe), min(workers, len(chunks)) or 1) as crew:
-        for done in crew.map(chunks):
-            for _, result in done:
-                if isinstance(result, Died):
-                    raise PolyditError(result.reason, hint="Run the same command again to go on.")
-                yield result
-
-
-@contextmanager
-def _writer(out: Path, recipe: MakeRecipe) -> Iterator[Callable[[list[_Numbered]], int]]:
-    yield partial(_write, out=out, recipe=recipe)
 
 
 def _write(tiles: list[_Numbered], *, out: Path, recipe: MakeRecipe) -> int:

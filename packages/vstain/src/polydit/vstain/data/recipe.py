@@ -4,37 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from polydit.core.datasets.splits import Percent, check_percent, check_seed
 from polydit.core.errors import InputError
 
 STAINS = ("ck", "cd3")  # that the procedural slide knows
 MPP = 0.5  # its microns per pixel
 TILE = 256  # pixels of a tile's side
-LARGEST_SEED = 2**63 - 1
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+PERCENT: Percent = (80, 10, 10)
 LAYOUTS = ("manifest", "hemit", "mist", "bci", "folders", "glued")  # in the order in which "auto" tries them
-
-
-def split_order(num: int, percent: tuple[int, int, int]) -> list[Split]:
-    """The split of each of `num` entries, train first; train takes what rounding leaves."""
-    val, test = ((2 * num * share + 100) // 200 for share in percent[1:])  # halves are rounded up
-    val = min(val, num)
-    test = min(test, num - val)
-    counts = zip(SPLITS, (num - val - test, val, test), strict=True)
-    return [split for split, count in counts for _ in range(count)]
-
-
-def _check(seed: int, percent: tuple[int, int, int]) -> None:
-    if not 0 <= seed <= LARGEST_SEED:
-        raise InputError(f"the seed {seed} is out of range", expected=f"0..{LARGEST_SEED}")
-    if len(percent) != len(SPLITS) or min(percent) < 0 or sum(percent) != 100:
-        raise InputError(
-            f"the split {' '.join(map(str, percent))} is not understood",
-            expected="percentages of train, val and test that add up to 100, such as 80 10 10",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +32,7 @@ class MakeRecipe:
 
     num: int = 2000
     stains: tuple[str, ...] = STAINS
-    percent: tuple[int, int, int] = (80, 10, 10)
+    percent: Percent = PERCENT
     seed: int = 0
     coverage: float = 0.9
 
@@ -68,7 +46,8 @@ class MakeRecipe:
             raise InputError(f"{self.num} tiles are out of range", expected="0 or more")
         if not 0.0 <= self.coverage <= 1.0:
             raise InputError(f"a coverage of {self.coverage:g} is out of range", expected="0..1")
-        _check(self.seed, self.percent)
+        check_seed(self.seed)
+        check_percent(self.percent, example=PERCENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +76,7 @@ class ImportRecipe:
     tile: int = TILE
     mpp: float | None = None
     source_mpp: float | None = None
-    percent: tuple[int, int, int] = (80, 10, 10)
+    percent: Percent = PERCENT
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,7 +86,8 @@ class ImportRecipe:
         for mpp in (self.mpp, self.source_mpp):
             if mpp is not None and not 0.01 <= mpp <= 100:
                 raise InputError(f"{mpp:g} microns per pixel are out of range", expected="0.01..100")
-        _check(self.seed, self.percent)
+        check_seed(self.seed)
+        check_percent(self.percent, example=PERCENT)
 
 
 def check_layout(layout: str, channels: Sequence[str] | None = None) -> None:

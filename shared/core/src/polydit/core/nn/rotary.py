@@ -25,12 +25,15 @@ class Rotary(Pattern):
     Args:
         within: Who attends to whom.
         cosine: cos of each token's angles, each twice: for both halves of the head.
-        sine: sin of them.
+        sine: sin of them, negative for the first half.
+        keys_turned: Whether the keys that `attend` is given went through `turned` before: those of a context that stays
+            the same are turned once.
     """
 
     within: Pattern
     cosine: Float[Tensor, "n e"]
     sine: Float[Tensor, "n e"]
+    keys_turned: bool = False
 
     @classmethod
     def of(
@@ -62,16 +65,18 @@ class Rotary(Pattern):
         pairs = head_width // (2 * len(grid))
         speed = theta ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
         places = torch.cartesian_prod(*(torch.arange(size) for size in grid)).reshape(-1, len(grid))
-        angles = (places[:, :, None].double() * speed).flatten(1).repeat(1, 2)
-        return cls(within, angles.cos().to(device, dtype), angles.sin().to(device, dtype))
+        angles = (places[:, :, None].double() * speed).flatten(1)
+        cosine, sine = angles.cos().repeat(1, 2), torch.cat([-angles.sin(), angles.sin()], dim=1)
+        return cls(within, cosine.to(device, dtype), sine.to(device, dtype))
 
     def attend(
         self, q: Float[Tensor, "b h n e"], k: Float[Tensor, "b h n e"], v: Float[Tensor, "b h n e"]
     ) -> Float[Tensor, "b h n e"]:
         """Softmax attention after the rotation."""
-        return self.within.attend(self._rotated(q), self._rotated(k), v)
+        return self.within.attend(self.turned(q), k if self.keys_turned else self.turned(k), v)
 
-    def _rotated(self, x: Float[Tensor, "b h n e"]) -> Float[Tensor, "b h n e"]:
+    def turned(self, x: Float[Tensor, "b h n e"]) -> Float[Tensor, "b h n e"]:
+        """Each pair (a, b) of a head, a from its first half and b from its second: (a cos - b sin, b cos + a sin)."""
         first, second = x.chunk(2, dim=-1)
-        turned = torch.cat([-second, first], dim=-1)
-        return torch.addcmul(x * self.cosine.to(x.dtype), turned, self.sine.to(x.dtype))
+        swapped = torch.cat([second, first], dim=-1)
+        return torch.addcmul(x * self.cosine.to(x.dtype), swapped, self.sine.to(x.dtype))

@@ -1,7 +1,10 @@
-"""One self-contained HTML page per run: tables, plots, cards and rotatable 3D views, without any network."""
+"""One self-contained HTML page per run: tables, plots, cards, sliders and rotatable 3D views, without any network."""
 
 from __future__ import annotations
 
+from polydit.core.report.images import compare as compare
+from polydit.core.report.images import inline_image as inline_image
+from polydit.core.report.images import strip as strip
 from polydit.core.report.page import Page as Page
 from polydit.core.report.plots import bar_plot as bar_plot
 from polydit.core.report.plots import histogram as histogram

@@ -1,5 +1,5 @@
-// Sorts a table by the column whose heading was pressed: by number where the cells carry one, else by text.
 "use strict";
+// Sorts a table by the column whose heading was pressed: by number where the cells carry one, else by text.
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => {
   const heading = button.parentElement, body = heading.closest("table").tBodies[0], at = heading.cellIndex;
   const ascending = heading.getAttribute("aria-sort") !== "ascending";
@@ -10,3 +10,9 @@ document.querySelectorAll("th button").forEach((button) => button.addEventListen
   heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
   body.append(...rows);
 }));
+// Shows as much of the first of two images as the slider above them says.
+document.querySelectorAll(".compare input").forEach((slider) => {
+  const show = () => slider.parentElement.style.setProperty("--at", `${slider.value}%`);
+  slider.addEventListener("input", show);
+  show();
+});

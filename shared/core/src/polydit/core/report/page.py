@@ -74,7 +74,7 @@ class Page:
         return tag(
             "header", tag("h1", self.title), tag("p", self.subtitle, class_="subtitle"),
             tag("nav", *links, aria_label="Sections"),
-            Markup("<noscript><p>The 3D views and the sorting of tables need JavaScript.</p></noscript>"),
+            Markup("<noscript><p>The sliders, the 3D views and the sorting of tables need JavaScript.</p></noscript>"),
         )  # fmt: skip
 
 

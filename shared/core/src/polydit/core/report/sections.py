@@ -223,16 +223,25 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
-    """Cards in a grid."""
+    """Cards in a grid.
+
+    Args:
+        title: Heading.
+        cards: In rows, as many beside each other as there is room for.
+        note: A sentence above them.
+        wide: The cards are twice as wide, for pictures with much in them.
+    """
 
     title: str
     cards: Sequence[Card]
     note: str = ""
+    wide: bool = False
 
     def body(self) -> Markup:
         """The grid."""
         note = tag("p", self.note, class_="note") if self.note else None
-        return join(note, tag("div", *(card.body() for card in self.cards), class_="gallery"))
+        look = "gallery wide" if self.wide else "gallery"
+        return join(note, tag("div", *(card.body() for card in self.cards), class_=look))
 
 
 def _table(head: Sequence[Content], rows: Sequence[Sequence[Cell]], caption: Markup | None = None) -> Markup:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from polydit.core.datasets.splits import SPLITS
 from polydit.vstain.data.layouts.listing import matched
 from polydit.vstain.data.pair_file import PairFile
-from polydit.vstain.data.recipe import SPLITS
 
 _NAME = re.compile(r"\d+_(train|test)_[0-3]\+?")
 

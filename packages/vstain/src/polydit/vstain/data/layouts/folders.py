@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+from polydit.core.datasets.splits import SPLITS
 from polydit.vstain.data.layouts.listing import matched
 from polydit.vstain.data.pair_file import PairFile, PairSplit
-from polydit.vstain.data.recipe import SPLITS
 
 _NAMES = (("HE", "IHC", "mask"), ("he", "ihc", "mask"), ("A", "B", "mask"))
 

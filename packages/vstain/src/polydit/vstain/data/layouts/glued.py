@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import cast
 
+from polydit.core.datasets.splits import SPLITS
 from polydit.core.errors import InputError
 from polydit.vstain.data.images import image_size
 from polydit.vstain.data.layouts.bci import stain_of
 from polydit.vstain.data.layouts.listing import images
 from polydit.vstain.data.pair_file import PairFile, PairSplit
-from polydit.vstain.data.recipe import SPLITS
 
 _LOOKED_AT = 8  # some of the first may be damaged
 

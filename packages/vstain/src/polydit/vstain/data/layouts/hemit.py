@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from polydit.core.datasets.splits import SPLITS
 from polydit.core.errors import InputError
 from polydit.vstain.data.layouts.listing import matched
 from polydit.vstain.data.pair_file import Fluorescence, PairFile
-from polydit.vstain.data.recipe import SPLITS
 
 _MARKERS = ("panck", "cd3")
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+from polydit.core.datasets.folder import ABOUT
+from polydit.core.datasets.splits import SPLITS
 from polydit.core.errors import InputError
 from polydit.vstain.data.pair_file import PairFile, PairSplit
-from polydit.vstain.data.recipe import SPLITS
 
-NAME, ABOUT = "manifest.csv", "data.json"
+NAME = "manifest.csv"
 COLUMNS = ("id", "he", "ihc", "mask", "stain", "split", "mpp")
 _NEEDED = ("he", "ihc")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from polydit.core.datasets.splits import SPLITS
 from polydit.vstain.data.layouts.listing import matched
 from polydit.vstain.data.pair_file import PairFile
-from polydit.vstain.data.recipe import SPLITS
 
 _FOLDER = "TrainValAB"
 _MPP = 0.4661  # all its images

@@ -1,0 +1,1 @@
+"""Whole slides: reading, tiles, what is tissue, staining that survives a kill, pyramids and objects."""
