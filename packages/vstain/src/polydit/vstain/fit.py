@@ -37,8 +37,8 @@ class Pairs(Sequence[StainPair]):
     """
 
     def __init__(self, files: Sequence[PairFile]) -> None:
-        self.files, self._kept, self._room = files, {}, _KEPT_BYTES
-        self._kept: dict[int, StainPair]
+        self.files, self._room = files, _KEPT_BYTES
+        self._kept: dict[int, StainPair] = {}
 
     def __len__(self) -> int:
         return len(self.files)

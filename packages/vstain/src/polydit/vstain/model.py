@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from diffusers import ModelMixin
@@ -22,7 +23,7 @@ from diffusers.loaders import PeftAdapterMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from polydit.core.nn.attention import KeysValues
+from polydit.core.nn.attention import CrossAttention, KeysValues
 from polydit.core.nn.block import BlockConfig, DiTBlock, FinalLayer, init_transformer
 from polydit.core.nn.disk import Disk
 from polydit.core.nn.embeddings import LabelEmbedding, TimeEmbedding
@@ -119,7 +120,7 @@ class Denoiser(nn.Module):
 
     def attended(self, tissue: Float[Tensor, "b n d"], pattern: Rotary) -> list[KeysValues]:
         """What each block reads of the encoded H&E, its keys turned: the same at every step."""
-        known = [block.cross.keys_values(tissue) for block in self.blocks]
+        known = [cast(CrossAttention, block.cross).keys_values(tissue) for block in self.blocks]
         return [KeysValues(pattern.turned(one.keys), one.values) for one in known]
 
     def forward(
@@ -202,10 +203,10 @@ class StainDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         tokens = self.encoder(he.to(self.dtype), pattern)
         if dropped is not None:
             tokens = torch.lerp(tokens, self.encoder.null.to(tokens.dtype), dropped.to(tokens)[:, None, None])
-        wanted = self.mask is not None and mask
+        wanted = self.mask if mask else None
         return Tissue(
             self.image.attended(tokens, pattern),
-            self.mask.attended(tokens, pattern) if wanted else (),
+            () if wanted is None else wanted.attended(tokens, pattern),
             pattern,
             grid,
         )
@@ -241,8 +242,9 @@ class StainDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         mask: bool = True,
     ) -> tuple[ModulationTable, ModulationTable | None]:
         """The modulation of both denoisers for each (time, stain)."""
-        both = mask and self.mask is not None
-        return self.image.modulate(timestep, stain), self.mask.modulate(timestep, stain) if both else None
+        wanted = self.mask if mask else None
+        bits = None if wanted is None else wanted.modulate(timestep, stain)
+        return self.image.modulate(timestep, stain), bits
 
     def denoise(
         self,

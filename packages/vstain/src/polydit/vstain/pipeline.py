@@ -9,8 +9,9 @@ Shapes: b tiles, h x w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_seed
+from polydit.core.nn.modulation import ModulationTable
 from polydit.core.objectives import GaussianDiffusion
 from polydit.core.pipeline import Pipeline
 from polydit.core.sampling.guidance.classifier_free import guide
 from polydit.core.sampling.loop import denoise
-from polydit.vstain.model import IMAGE_CHANNELS, MASK_CHANNELS, StainDiT, Tissue
+from polydit.core.sampling.modulation import ModulationSchedule
+from polydit.vstain.model import IMAGE_CHANNELS, MASK_CHANNELS, Denoiser, StainDiT, Tissue
 from polydit.vstain.noise import noise_field
 from polydit.vstain.pictures import Normalisation, from_image, to_image
 from polydit.vstain.schedules import sampler
@@ -202,7 +205,7 @@ class StainPipeline(Pipeline):
 
 
 class _Guided:
-    """The network with its tiles bound: the H&E is encoded once, modulation computed once per step and stain."""
+    """The network with its tiles bound: the H&E is encoded once, and so is the modulation of every step and stain."""
 
     def __init__(
         self,
@@ -218,9 +221,10 @@ class _Guided:
         self.doubled = scale not in (0.0, 1.0)
         copies = 2 if self.doubled else 1
         self.network, self.diffusion, self.scale, self.mask = network, diffusion, scale, mask
-        self.times = iter(times)
         self.tissue = self._encode(he, scale)
-        self.stains, self.row_of_tile = stains.repeat(copies).unique(return_inverse=True)
+        labels, rows = stains.repeat(copies).unique(return_inverse=True)
+        branches = (network.image, network.mask if mask else None)
+        self.tables = zip(*(_tables(branch, times, labels, rows) for branch in branches), strict=False)
 
     def _encode(self, he: Float[Tensor, "b 3 h w"], scale: float) -> Tissue:
         if self.doubled:
@@ -232,13 +236,18 @@ class _Guided:
     def __call__(
         self, x: Float[Tensor, "b c h w"], timestep: Tensor, previous: Tensor | None
     ) -> Float[Tensor, "b c h w"]:
-        t = next(self.times).expand(len(self.stains))
-        tables = self.network.modulate(t, self.stains, mask=self.mask)
-        rows = tuple(None if table is None else table.rows(self.row_of_tile) for table in tables)
         noisy = torch.cat([x, x]) if self.doubled else x
         bits = noisy[:, IMAGE_CHANNELS:] if self.mask else None
-        found = self.network.denoise(noisy[:, :IMAGE_CHANNELS], bits, rows, self.tissue)
+        found = self.network.denoise(noisy[:, :IMAGE_CHANNELS], bits, next(self.tables), self.tissue)
         clean = found.image if found.mask is None else torch.cat([found.image, found.mask], dim=1)
         if self.doubled:
-            clean = guide(*clean.chunk(2), self.scale)
+            conditional, unconditional = clean.chunk(2)
+            clean = guide(conditional, unconditional, self.scale)
         return self.diffusion.velocity(clean, x, timestep.expand(len(x)))
+
+
+def _tables(
+    branch: Denoiser | None, times: Int[Tensor, " s"], stains: Int[Tensor, " u"], rows: Int[Tensor, " b"]
+) -> Iterable[ModulationTable | None]:
+    """The modulation of a branch at each step; None for ever where there is no branch."""
+    return repeat(None) if branch is None else ModulationSchedule(branch.modulate, times, [stains], rows)

@@ -5,7 +5,7 @@ Nothing here knows a domain, and nothing imports torch before an item needs it.
 
 from __future__ import annotations
 
-from polydit.core.jobs.files import DiskFullError, atomic_file, safe_name
+from polydit.core.jobs.files import DiskFullError, atomic_file, safe_name, scratch_folder
 from polydit.core.jobs.items import Tally, run_batches, run_stream
 from polydit.core.jobs.manifest import ItemFailure, ItemResult, Manifest, ManifestRecord, Output
 from polydit.core.jobs.memory import is_out_of_memory
@@ -35,4 +35,5 @@ __all__ = [
     "run_batches",
     "run_stream",
     "safe_name",
+    "scratch_folder",
 ]

@@ -53,7 +53,8 @@ class ItemResult:
         index: Its place in the run, from 0.
         seed: The seed that made it.
         files: Ending of the file name (".sdf", "-mask.png", "/frame-0001.png") to content; the name before it
-            comes from the id.
+            comes from the id. A path stands for the content of that file, which is moved: it has to be on the disk of
+            the run folder, best in the item's `scratch_folder`.
         measures: Figures for the report; not-a-number becomes null.
         inputs: The files that it was made from.
         seconds: Wall time spent on it; the item loop fills it in.
@@ -63,7 +64,7 @@ class ItemResult:
     id: str
     index: int
     seed: int
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes | Path]
     measures: Mapping[str, Any] = field(default_factory=dict)
     inputs: Sequence[Output] = ()
     seconds: float = 0.0

@@ -1,4 +1,5 @@
-"""A run folder: run.json says what was asked, manifest.jsonl what was made, items/ holds it.
+"""A run folder: run.json says what was asked, manifest.jsonl what was made, items/ holds it, scratch/ what
+a long item has so far.
 
 An item is written under a temporary name, synced, renamed, and only then gets its line; a line is what makes
 an item exist. So a kill at any moment loses at most the items in work, and the same command goes on from
@@ -8,6 +9,7 @@ there.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,15 @@ from types import TracebackType
 from typing import Any, Literal
 
 from polydit.core.errors import InputError
-from polydit.core.jobs.files import atomic_file, naming_write_errors, remove_leftovers, safe_name, sync_folder
+from polydit.core.jobs.files import (
+    SCRATCH,
+    atomic_file,
+    naming_write_errors,
+    remove_leftovers,
+    safe_name,
+    scratch_folder,
+    sync_folder,
+)
 from polydit.core.jobs.lock import FolderLock
 from polydit.core.jobs.manifest import ItemFailure, ItemResult, Manifest, ManifestRecord, Output, plain
 from polydit.core.jobs.run_json import (
@@ -93,12 +103,14 @@ class RunFolder:
                     refuse_other_settings(out, earlier, run, growing)
                     run = continued(earlier, run)
                 else:
-                    _refuse_foreign(out, ["items", "manifest.jsonl", *products])
+                    _refuse_foreign(out, ["items", SCRATCH, "manifest.jsonl", *products])
                 write_run_json(out, run)
                 folder = cls(out, lock, run)
                 folder.items.mkdir(exist_ok=True)
                 remove_leftovers(out, [NAME, *run["products"]])
                 folder.manifest.make_ready()
+                if (out / SCRATCH).is_dir():  # a kill may have come between a line and what follows it
+                    folder._remove_scratch(folder.finished)
         except BaseException:
             lock.release()
             raise
@@ -142,6 +154,8 @@ class RunFolder:
             records = list(pool.map(self._record, outcomes))
             sync_folder(self.items)
             self.manifest.append(records)
+            if (self.path / SCRATCH).is_dir():
+                self._remove_scratch([record["id"] for record in records if record["status"] == "ok"])
         return records
 
     def _record(self, outcome: ItemResult | ItemFailure) -> ManifestRecord:
@@ -164,15 +178,25 @@ class RunFolder:
             record["outputs"] = [self._write(outcome.id, end, data) for end, data in outcome.files.items()]
         return record
 
-    def _write(self, item_id: str, ending: str, content: bytes) -> Output:
+    def _write(self, item_id: str, ending: str, content: bytes | Path) -> Output:
         path = self.items / (safe_name(item_id) + ending)
         assert ".." not in path.parts, f"{ending!r} leaves the run folder"
         if path.parent != self.items:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as handle:
-            handle.write(content)
-        digest = hashlib.sha256(content).hexdigest()
-        return {"path": path.relative_to(self.path).as_posix(), "sha256": digest, "bytes": len(content)}
+        if isinstance(content, Path):
+            digest, size = _move(content, path), path.stat().st_size
+        else:
+            with atomic_file(path) as handle:
+                handle.write(content)
+            digest, size = hashlib.sha256(content).hexdigest(), len(content)
+        return {"path": path.relative_to(self.path).as_posix(), "sha256": digest, "bytes": size}
+
+    def _remove_scratch(self, item_ids: Sequence[str]) -> None:
+        """Of finished items; what an unfinished one has so far stays."""
+        for item_id in item_ids:
+            shutil.rmtree(scratch_folder(self.path, item_id), ignore_errors=True)
+        with suppress(OSError):  # not empty: some items are not finished
+            (self.path / SCRATCH).rmdir()
 
     def write_product(self, name: str, parts: Iterable[bytes]) -> Path:
         """Writes one of the files made from the items, a part at a time, and returns its path."""
@@ -200,6 +224,15 @@ class RunFolder:
             lock.release()
 
 
+def _move(source: Path, path: Path) -> str:
+    """Moves a finished file to its name, on the disk before it has it; returns its digest."""
+    with source.open("rb") as handle:
+        os.fsync(handle.fileno())
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    source.replace(path)
+    return digest
+
+
 def _make_and_lock(out: Path) -> FolderLock:
     hint = "Choose another --out, or change its permissions."
     try:
@@ -219,7 +252,7 @@ def _earlier_run(out: Path, overwrite: bool) -> dict[str, Any] | None:
     if not overwrite and earlier["status"] != "clearing":
         return earlier
     write_run_json(out, earlier | {"status": "clearing"})
-    for name in ["manifest.jsonl", *earlier["products"], "items"]:
+    for name in ["manifest.jsonl", *earlier["products"], "items", SCRATCH]:
         _remove(out, name)
     (out / NAME).unlink()
     return None
