@@ -1,16 +1,23 @@
-"""A fraction with its interval."""
+"""A fraction with its interval, and a number with its unit."""
 
 from __future__ import annotations
 
 import pytest
 
-from polydit.core.figure import Figure, wilson_interval
+from polydit.core.figure import Figure, Measure, wilson_interval
 
 
 # R: binom::binom.confint(x, n, methods = "wilson")
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (8, 10, 0.4902, 0.9433), (45, 50, 0.7864, 0.9565)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (8, 10, 0.4902, 0.9433),
+        (10, 10, 0.7225, 1.0),
+        (45, 50, 0.7864, 0.9565),
+        (8545, 10_000, 0.8475, 0.8613),
+    ],
 )
 def test_the_interval_is_the_known_one(successes: int, trials: int, low: float, high: float) -> None:
     assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
@@ -36,3 +43,23 @@ def test_nothing_counted_has_no_value() -> None:
         "-",
         "-",
     )
+
+
+def test_more_than_all_cannot_pass() -> None:
+    with pytest.raises(AssertionError):
+        Figure(name="valid", numerator=3, denominator=2, method="by rule")
+
+
+def test_a_measure_is_read_by_people_and_programs() -> None:
+    measure = Measure(name="psnr", value=21.234567, unit="dB", count=3, method="m", interval=(20.0, 22.5))
+    assert (measure.text(), measure.text_interval()) == ("21.23 dB", "20 to 22.5")
+    assert measure.to_json() == {
+        "value": 21.234567,
+        "unit": "dB",
+        "count": 3,
+        "interval": (20.0, 22.5),
+        "method": "m",
+    }
+    nothing = Measure(name="hd95", value=None, unit="pixels", method="m")
+    assert (nothing.text(), nothing.text_interval()) == ("-", "-")
+    assert nothing.to_json() == {"value": None, "unit": "pixels", "interval": None, "method": "m"}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from polydit.core.errors import InputError, MissingExtraError, PolyditError
-from polydit.core.jobs.crew import Crew, Died
+from polydit.core.jobs.crew import Crew, Died, spread, spread_chunks
 
 FATAL = 7  # the item on which `fragile` dies
 
@@ -182,6 +182,36 @@ def test_a_parent_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
         parent.kill()
     worker = int((tmp_path / "ready").read_text())
     wait_until(lambda: not alive(worker))
+
+
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+def summed(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+def fatal(item: int) -> int:
+    os._exit(5)
+
+
+def fatal_for_a_chunk(items: list[int]) -> int:
+    os._exit(5)
+
+
+def test_items_are_done_here_or_by_a_crew() -> None:
+    assert list(spread(doubled, range(5), 1)) == [(n, 2 * n) for n in range(5)]
+    assert sorted(spread(doubled, range(5), 2)) == [(n, 2 * n) for n in range(5)]
+    assert list(spread(doubled, [], 2)) == []
+    assert list(spread(fatal, [0], 2)) == [(0, Died(5, 3))]
+
+
+def test_chunks_are_done_here_one_by_one_or_by_a_crew() -> None:
+    assert list(spread_chunks(summed, [1, 2, 3], 1, size=2)) == [1, 2, 3]
+    assert sorted(spread_chunks(summed, [1, 2, 3], 2, size=2)) == [3, 3]
+    with pytest.raises(PolyditError, match=r"died in each of 3 tries.*same command again"):
+        list(spread_chunks(fatal_for_a_chunk, [1], 2, size=2))
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Figures: value, interval, and how they are written down."""
+"""The figures of an evaluation, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import json
 
 import pytest
 
+from polydit.core.figure import Figure
 from polydit.molgen.data.structure import Rejected
 from polydit.molgen.evaluate.evaluation import CrystalRow, Evaluation, MoleculeRow
-from polydit.molgen.evaluate.summary import Figure, wilson_interval
 
 MOLECULE = MoleculeRow(
     id="a", source="f:1", formula="H2O", num_atoms=3, stable_atoms=3, stable=True, valid=True,
@@ -25,31 +25,6 @@ CRYSTAL = CrystalRow(
 
 def figure(numerator: int, denominator: int) -> Figure:
     return Figure(name="valid", numerator=numerator, denominator=denominator, method="by eye")
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (8545, 10_000, 0.8475, 0.8613)],
-)
-def test_wilson_interval_is_the_known_one(successes: int, trials: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_a_figure_of_nothing_has_no_value() -> None:
-    empty = figure(0, 0)
-    assert empty.value is None
-    assert empty.interval is None
-    assert (empty.percent(), empty.percent_interval()) == ("-", "-")
-
-
-def test_a_figure_reads_as_percent() -> None:
-    assert figure(6805, 10_000).percent() == "68.05 %"
-    assert figure(6805, 10_000).percent_interval() == "67.13 to 68.96 %"
-
-
-def test_more_than_all_cannot_pass() -> None:
-    with pytest.raises(AssertionError):
-        figure(3, 2)
 
 
 def test_files_hold_every_figure_and_one_row_per_structure() -> None:

@@ -23,7 +23,7 @@ from polydit.pointgen.data.importing import unit_box
 from polydit.pointgen.data.make import make_dataset
 from polydit.pointgen.data.pc15k import SYNSETS, category_folder, category_name
 from polydit.pointgen.data.readers import read_clouds
-from polydit.pointgen.data.recipe import ImportRecipe, MakeRecipe, split_counts
+from polydit.pointgen.data.recipe import ImportRecipe, MakeRecipe
 from polydit.pointgen.data.shapes import shape_points
 
 Invoke = Callable[..., Result]
@@ -148,13 +148,6 @@ def test_what_stands_in_the_way(made: Path, invoke: Invoke, tmp_path: Path) -> N
         assert result.exit_code == 2 and reason in result.stderr, name
     lock.release()
     assert (tmp_path / "foreign" / "03001627" / "train" / "a.npy").exists()
-
-
-@pytest.mark.parametrize("num", [0, 1, 2, 3, 16, 20, 999])
-def test_splits_add_up(num: int) -> None:
-    counts = split_counts(num, (85, 10, 5))
-    assert sum(counts.values()) == num and min(counts.values()) >= 0
-    assert abs(counts["val"] - num / 10) <= 0.5 and abs(counts["test"] - num / 20) <= 0.5
 
 
 def test_the_command_line_takes_the_recipes_defaults() -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from polydit.core.errors import InputError
-from polydit.core.figure import Figure
+from polydit.core.figure import Figure, Measure
 from polydit.pointgen.cloud import Cloud, Rejected
 from polydit.pointgen.evaluate import Figures, evaluate_clouds
 from polydit.pointgen.evaluate.match import match_sets
-from polydit.pointgen.evaluate.scores import Measure, Neighbours, jensen_shannon, neighbour_scores
+from polydit.pointgen.evaluate.scores import Neighbours, jensen_shannon, neighbour_scores
 
 
 def scores_of(rows: list[list[float]], references: int) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_a_cloud_does_not_depend_on_its_batch(tiny_pipeline: PointPipeline) -> N
     (alone,) = made(tiny_pipeline, request(1, category="table"))
     np.testing.assert_allclose(together[1], alone, atol=1e-5)
     assert not np.allclose(together[0], together[2])
+
+
+def test_the_modulation_of_all_steps_is_made_before_the_first(tiny_pipeline: PointPipeline) -> None:
+    requests, options = [request(0), request(1, category="table")], {"num_steps": 4, "guidance_scale": 2.0}
+    usual = made(tiny_pipeline, *requests, **options)
+    pipeline = copy.deepcopy(tiny_pipeline)
+    dit = pipeline.network.dit
+
+    def lose(step: int, steps: int) -> None:
+        for part in (dit.modulator, dit.time_embed, dit.label_embed):
+            part.to("meta")
+
+    for one, other in zip(made(pipeline, *requests, **options, on_step=lose), usual, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, with numpy 2

@@ -1,4 +1,7 @@
-"""A figure: a fraction with its counts, its interval and its method. Imports the standard library only."""
+"""What an evaluation finds: a fraction, or a number with a unit, each with its interval and its method.
+
+Imports the standard library only.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,41 @@ class Figure:
             return "-"
         low, high = self.interval
         return f"{100 * low:.2f} to {100 * high:.2f} %"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """A figure that is no fraction.
+
+    Attributes:
+        name: Unique within an evaluation, such as "psnr".
+        value: In the unit of `unit`; None where nothing could be measured.
+        unit: What the value is a number of; "" = nothing.
+        method: The rule, in words.
+        interval: 95 %; None where there is none.
+        count: Over how many items; None where the method says it.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    method: str
+    interval: tuple[float, float] | None = None
+    count: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the name, which is the key under which it is stored; no count where there is none."""
+        count = {} if self.count is None else {"count": self.count}
+        found = {"value": self.value, "unit": self.unit}
+        return {**found, **count, "interval": self.interval, "method": self.method}
+
+    def text(self) -> str:
+        """The value as a person reads it: "0.9134", "21.2 dB", or "-"."""
+        return "-" if self.value is None else f"{self.value:.4g} {self.unit}".rstrip()
+
+    def text_interval(self) -> str:
+        """The interval as a person reads it: "0.9 to 0.92", or "-"."""
+        return "-" if self.interval is None else f"{self.interval[0]:.4g} to {self.interval[1]:.4g}"
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

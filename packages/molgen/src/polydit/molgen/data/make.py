@@ -13,9 +13,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from polydit.core.datasets.folder import locked_folder
 from polydit.core.errors import InputError
 from polydit.core.jobs.files import atomic_file, naming_write_errors, remove_leftovers
-from polydit.core.jobs.lock import FolderLock
 from polydit.molgen.data.generate_crystals import generate_crystals
 from polydit.molgen.data.generate_molecules import generate_molecules
 from polydit.molgen.data.recipe import CrystalRecipe, MoleculeRecipe
@@ -73,12 +73,7 @@ def make_data(
 @contextmanager
 def _folder(out: Path, names: list[str], overwrite: bool) -> Iterator[None]:
     """The folder, made and locked, without an earlier result and without what a killed call left."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(out)
-    except OSError as error:
-        raise InputError(f"it cannot be written: {error.strerror}", where=f"--out {out}") from error
-    try:
+    with locked_folder(out):
         there = [name for name in names if (out / name).exists()]
         if there and not overwrite:
             raise InputError(
@@ -86,8 +81,6 @@ def _folder(out: Path, names: list[str], overwrite: bool) -> Iterator[None]:
             )
         remove_leftovers(out, names)
         yield
-    finally:
-        lock.release()
 
 
 def _watched(structures: Iterable[Structure], watch: Callable[[Structure], None]) -> Iterator[Structure]:

@@ -26,11 +26,11 @@ from pymatgen.core import Composition
 from pymatgen.core import Structure as PymatgenStructure
 from pymatgen.core.structure_matcher import StructureMatcher
 
+from polydit.core.figure import Figure
 from polydit.core.jobs.workers import Workers
 from polydit.molgen.data.interop import to_pymatgen
 from polydit.molgen.data.structure import SYMBOLS, Structure
 from polydit.molgen.evaluate.evaluation import CrystalRow
-from polydit.molgen.evaluate.summary import Figure
 
 OxidationStates = Literal["smact14", "icsd24", "pymatgen_sp"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from polydit.core.figure import Figure
 from polydit.molgen.data.structure import Rejected
-from polydit.molgen.evaluate.summary import Figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

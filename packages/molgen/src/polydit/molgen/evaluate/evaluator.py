@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
+from polydit.core.figure import Figure
 from polydit.core.jobs.workers import Workers
 from polydit.molgen.data.structure import Rejected, Structure
 from polydit.molgen.evaluate import crystals, molecules
 from polydit.molgen.evaluate.crystals import AssessedCrystal, OxidationStates
 from polydit.molgen.evaluate.evaluation import Evaluation, MoleculeRow
 from polydit.molgen.evaluate.posebusters import require_posebusters
-from polydit.molgen.evaluate.summary import Figure
 from polydit.molgen.evaluate.training import collect_training_set
 
 MAX_ATOMS: Final = 2000

@@ -17,6 +17,7 @@ from dataclasses import replace
 import rdkit
 from rdkit import Chem, rdBase
 
+from polydit.core.figure import Figure
 from polydit.molgen.bonds import (
     Perception,
     edm_bond_orders,
@@ -28,7 +29,6 @@ from polydit.molgen.bonds import (
 from polydit.molgen.data.structure import Structure
 from polydit.molgen.evaluate.evaluation import MoleculeRow
 from polydit.molgen.evaluate.posebusters import posebusters_checks
-from polydit.molgen.evaluate.summary import Figure
 
 _EDM = "EDM's bond lengths"
 _RDKIT = f"RDKit {rdkit.__version__}"

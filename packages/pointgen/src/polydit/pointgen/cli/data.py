@@ -10,21 +10,21 @@ from typing import Any, get_args
 import click
 
 from polydit.core.cli.options import (
-    SharedOption,
     config_option,
     limit_option,
     out_option,
     output_options,
     overwrite_option,
+    percent_option,
     seed_option,
     workers_option,
 )
 from polydit.core.cli.output import Output
+from polydit.core.datasets.splits import SPLITS
 from polydit.pointgen.data.recipe import (
     CATEGORIES,
     FEWEST_POINTS,
     MOST_POINTS,
-    SPLITS,
     ImportRecipe,
     MakeRecipe,
     Scaling,
@@ -38,10 +38,6 @@ _IMPORT = {field.name: field.default for field in fields(ImportRecipe)}
 points_option = click.option(
     "--points", "num_points", type=click.IntRange(FEWEST_POINTS, MOST_POINTS), default=_MAKE["num_points"],
     help="Points of each stored shape.",
-)  # fmt: skip
-split_option = SharedOption(
-    "--split", "percent", type=click.IntRange(0, 100), nargs=3, default=_MAKE["percent"], metavar="TRAIN VAL TEST",
-    help="Percentages of train, val and test.",
 )  # fmt: skip
 
 
@@ -57,7 +53,7 @@ def data() -> None:
 )  # fmt: skip
 @click.option("--num", type=click.IntRange(min=0), default=_MAKE["num"], help="Shapes of each category.")
 @points_option
-@split_option
+@percent_option(default=_MAKE["percent"])
 @seed_option(default=_MAKE["seed"], help="Seed of all shapes.")
 @out_option(help="Folder of the data set; one that was interrupted is gone on with.", metavar="DIR")
 @overwrite_option(help="Replace the data set that is there.")
@@ -167,7 +163,10 @@ def inspect(
     help="unit-box: centre each shape on its bounding box, longest side 1 (LION's norm_box).",
 )  # fmt: skip
 @points_option
-@split_option(help="Percentages of train, val and test, of files in no folder of such a name.")
+@percent_option(
+    default=_IMPORT["percent"],
+    help="Percentages of train, val and test, of files in no folder of such a name.",
+)
 @seed_option(default=_IMPORT["seed"], help="Seed of the points and of the split.")
 @out_option(help="Folder of the data set; one that was interrupted is gone on with.", metavar="DIR")
 @overwrite_option(help="Replace the data set that is there.")

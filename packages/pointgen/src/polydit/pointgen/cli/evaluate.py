@@ -20,13 +20,12 @@ from polydit.core.cli.options import (
 )
 from polydit.core.cli.output import Output
 from polydit.core.errors import InputError
+from polydit.core.figure import Figure, Measure
 
 if TYPE_CHECKING:
-    from polydit.core.figure import Figure
     from polydit.pointgen.evaluate import Figures
     from polydit.pointgen.evaluate.emd import EmdVariant
     from polydit.pointgen.evaluate.evaluation import Metric
-    from polydit.pointgen.evaluate.scores import Measure
 
 _FILES = ("figures.json", "nearest.csv", "rejected.csv")
 
@@ -163,13 +162,10 @@ def _print(figures: Figures, output: Output) -> None:
 
 
 def _cells(figure: Figure | Measure) -> dict[str, str]:
-    from polydit.core.figure import Figure
-
     if isinstance(figure, Figure):
         return {
             "value": figure.percent(),
             "95 % interval": figure.percent_interval(),
             "count": f"{figure.numerator}/{figure.denominator}",
         }
-    interval = "-" if figure.interval is None else f"{figure.interval[0]:.4g} to {figure.interval[1]:.4g}"
-    return {"value": f"{figure.value:.4g} {figure.unit}".rstrip(), "95 % interval": interval, "count": "-"}
+    return {"value": figure.text(), "95 % interval": figure.text_interval(), "count": "-"}

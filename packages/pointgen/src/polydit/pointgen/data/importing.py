@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,16 +12,24 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from polydit.core.datasets.folder import dataset_folder
+from polydit.core.datasets.splits import SPLITS, Split, split_order
 from polydit.core.errors import InputError
-from polydit.core.jobs.crew import Crew, Died
+from polydit.core.jobs.crew import Died, spread
 from polydit.core.jobs.files import safe_name
 from polydit.core.jobs.seeds import item_uniform
 from polydit.pointgen.cloud import Rejected, fault
-from polydit.pointgen.data.folder import dataset_folder
 from polydit.pointgen.data.geometry import count_rows, read_geometry
-from polydit.pointgen.data.pc15k import category_name, count_shapes, shape_path, shapes_there, write_shape
+from polydit.pointgen.data.pc15k import (
+    SHAPES,
+    category_name,
+    count_shapes,
+    shape_path,
+    shapes_there,
+    write_shape,
+)
 from polydit.pointgen.data.readers import data_files, generator, rejected
-from polydit.pointgen.data.recipe import SPLITS, ImportRecipe, Split, split_counts
+from polydit.pointgen.data.recipe import ImportRecipe
 
 
 class Imported(NamedTuple):
@@ -98,15 +106,17 @@ def import_dataset(
     """
     shapes, unopened = plan or plan_import(recipe)
     left_out = list(unopened)
-    with dataset_folder(Path(out), recipe, overwrite=overwrite) as folder:
+    with dataset_folder(Path(out), asdict(recipe), SHAPES, overwrite=overwrite) as folder:
         there = shapes_there(folder.path, recipe.num_points)
         missing = [entry for entry in shapes if entry.path(folder.path) not in there]
         kept, bad = len(shapes) - len(missing), 0
         on_begin(kept)
-        for reason in _write_all(missing, folder.path, recipe, workers):
-            if reason is not None:
+        for entry, result in spread(partial(_write, out=folder.path, recipe=recipe), missing, workers):
+            if isinstance(result, Died):
+                result = Rejected(entry.where, result.reason)
+            if result is not None:
                 bad += 1
-                left_out.append(reason)
+                left_out.append(result)
             on_shape()
         left_out.sort(key=lambda entry: entry.source)
         if bad == len(shapes):
@@ -176,8 +186,7 @@ def _share_out(found: list[_Found], recipe: ImportRecipe) -> Iterator[Planned]:
     splits: dict[tuple[str, str], Split] = {}
     for category, entries in open_ones.items():
         mixed = sorted(entries, key=lambda entry: item_uniform(recipe.seed, entry.name))
-        counts = split_counts(len(mixed), recipe.percent)
-        order = [split for split in SPLITS for _ in range(counts[split])]
+        order = split_order(len(mixed), recipe.percent)
         splits |= {(category, entry.name): split for entry, split in zip(mixed, order, strict=True)}
     for entry in found:
         split = entry.split or splits[entry.category, entry.name]
@@ -198,24 +207,6 @@ def _unique(plan: Iterable[Planned]) -> list[Planned]:
 
 
 # --- writing --------------------------------------------------------------------------------------------
-
-
-def _write_all(
-    plan: list[Planned], out: Path, recipe: ImportRecipe, workers: int
-) -> Iterator[Rejected | None]:
-    """Writes shapes here or in worker processes; gives for each None, or why it is left out."""
-    if workers == 1:
-        yield from map(partial(_write, out=out, recipe=recipe), plan)
-        return
-    with Crew(partial(_writer, out, recipe), max(1, min(workers, len(plan)))) as crew:
-        for done in crew.map(plan):
-            for entry, result in done:
-                yield Rejected(entry.where, result.reason) if isinstance(result, Died) else result
-
-
-@contextmanager
-def _writer(out: Path, recipe: ImportRecipe) -> Iterator[Callable[[Planned], Rejected | None]]:
-    yield partial(_write, out=out, recipe=recipe)
 
 
 def _write(entry: Planned, *, out: Path, recipe: ImportRecipe) -> Rejected | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from polydit.core.errors import PolyditError
-from polydit.core.jobs.crew import Crew, Died
-from polydit.pointgen.data.folder import dataset_folder
-from polydit.pointgen.data.pc15k import count_shapes, shape_path, shapes_there, write_shape
-from polydit.pointgen.data.recipe import CATEGORIES, NUM_POINTS, SPLITS, MakeRecipe, Split, split_counts
+from polydit.core.datasets.folder import dataset_folder
+from polydit.core.datasets.splits import Percent, Split, split_order
+from polydit.core.jobs.crew import spread_chunks
+from polydit.pointgen.data.pc15k import SHAPES, count_shapes, shape_path, shapes_there, write_shape
+from polydit.pointgen.data.recipe import CATEGORIES, NUM_POINTS, PERCENT, MakeRecipe
 from polydit.pointgen.data.shapes import shape_points
 
 _CHUNK = 16  # shapes that a worker process gets at once
@@ -35,7 +35,7 @@ def make_dataset(
     workers: int = 1,
     *,
     num_points: int = NUM_POINTS,
-    percent: tuple[int, int, int] = (85, 10, 5),
+    percent: Percent = PERCENT,
     overwrite: bool = False,
     on_begin: Callable[[int], object] = lambda kept: None,
     on_shapes: Callable[[int], object] = lambda number: None,
@@ -65,43 +65,22 @@ def make_dataset(
     recipe = MakeRecipe(
         categories=tuple(categories), num=num, num_points=num_points, percent=percent, seed=seed
     )
-    with dataset_folder(Path(out), recipe, overwrite=overwrite) as folder:
+    with dataset_folder(Path(out), asdict(recipe), SHAPES, overwrite=overwrite) as folder:
         there = shapes_there(folder.path, num_points)
         missing = [shape for shape in _shapes(recipe) if shape.path(folder.path) not in there]
         on_begin(num * len(recipe.categories) - len(missing))
         if folder.is_complete and not missing:
             return dict(folder.about)
-        for number in _write_all(missing, folder.path, recipe, workers):
+        write = partial(_write, out=folder.path, recipe=recipe)
+        for number in spread_chunks(write, missing, workers, size=_CHUNK):
             on_shapes(number)
         return folder.finish(shapes=count_shapes(folder.path) if num else {})
 
 
 def _shapes(recipe: MakeRecipe) -> Iterator[_Shape]:
     for category in recipe.categories:
-        counts = split_counts(recipe.num, recipe.percent)
-        order = [split for split in SPLITS for _ in range(counts[split])]
-        for number, split in enumerate(order):
+        for number, split in enumerate(split_order(recipe.num, recipe.percent)):
             yield _Shape(category, split, number)
-
-
-def _write_all(shapes: list[_Shape], out: Path, recipe: MakeRecipe, workers: int) -> Iterator[int]:
-    """Writes shapes here or in worker processes; gives their numbers as they reach the disk."""
-    chunks = [shapes[start : start + _CHUNK] for start in range(0, len(shapes), _CHUNK)]
-    if workers == 1:
-        for shape in shapes:
-            yield _write([shape], out=out, recipe=recipe)
-        return
-    with Crew(partial(_writer, out, recipe), min(workers, len(chunks)) or 1) as crew:
-        for done in crew.map(chunks):
-            for _, result in done:
-                if isinstance(result, Died):
-                    raise PolyditError(result.reason, hint="Run the same command again to go on.")
-                yield result
-
-
-@contextmanager
-def _writer(out: Path, recipe: MakeRecipe) -> Iterator[Callable[[list[_Shape]], int]]:
-    yield partial(_write, out=out, recipe=recipe)
 
 
 def _write(shapes: list[_Shape], *, out: Path, recipe: MakeRecipe) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -11,8 +9,10 @@ from typing import NamedTuple, cast
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from polydit.core.datasets.folder import DatasetKind
+from polydit.core.datasets.splits import SPLITS, Split
 from polydit.core.errors import InputError
-from polydit.pointgen.data.recipe import SPLITS, Split
+from polydit.core.jobs.files import atomic_file
 
 # WordNet's numbers of ShapeNetCore.v2's 55 categories, by the names that PointFlow gave them.
 SYNSETS = {
@@ -85,6 +85,15 @@ def _split(name: str) -> Split:
     return cast("Split", name)
 
 
+SHAPES = DatasetKind(
+    noun="shapes",
+    is_there=lambda folder: bool(find_splits(folder)),
+    files=tuple(f"*/{split}/*.npy" for split in SPLITS),
+    folders=(*(f"*/{split}" for split in SPLITS), "*"),
+    packages=("polydit-pointgen", "numpy", "trimesh"),
+)
+
+
 def part_of(points: Shaped[np.ndarray, "n 3"], split: Split) -> Shaped[np.ndarray, "m 3"]:
     """The points that PointFlow uses of a shape: the first two thirds in train, the last third in val and test.
 
@@ -102,22 +111,14 @@ def shape_path(root: Path, category: str, split: Split, name: str) -> Path:
 def write_shape(path: Path, points: Float32[np.ndarray, "n 3"]) -> None:
     """Writes a shape whole or not at all; its folder is made if it is missing.
 
-    Nothing is forced to the disk here: for thousands of small files that would take most of the time. `shapes_there`
-    finds what a power cut has cost.
+    Nothing is forced to the disk here: `shapes_there` finds what a power cut has cost.
 
     Raises:
         OSError: The system refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(npy_bytes(points))
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with atomic_file(path, sync=False) as handle:
+        handle.write(npy_bytes(points))
 
 
 def npy_bytes(points: Float32[np.ndarray, "n 3"]) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from polydit.core.datasets.splits import SPLITS
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_seed
 from polydit.pointgen.cloud import Cloud, Rejected, fault
@@ -14,7 +15,6 @@ from polydit.pointgen.data.arrays import read_npy
 from polydit.pointgen.data.geometry import FORMATS, Geometry, pick, read_geometry
 from polydit.pointgen.data.headers import check_size
 from polydit.pointgen.data.pc15k import SplitFolder, category_name, find_splits, part_of
-from polydit.pointgen.data.recipe import SPLITS
 
 NUM_POINTS = 2048  # drawn on a mesh where no number is asked for, as the field measures
 

@@ -5,39 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from polydit.core.datasets.splits import Percent, check_percent, check_seed
 from polydit.core.errors import InputError
 
 CATEGORIES = ("airplane", "car", "chair", "table")  # their order is part of every shape's seed
 NUM_POINTS = 15_000  # of a stored shape, as in PC15k
 FEWEST_POINTS, MOST_POINTS = 12, 1_000_000
-LARGEST_SEED = 2**63 - 1
+PERCENT: Percent = (85, 10, 5)
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Scaling = Literal["none", "unit-box"]
 
 
-def _check_points(num_points: int) -> None:
+def _check(seed: int, num_points: int, percent: Percent) -> None:
+    check_seed(seed)
     if not FEWEST_POINTS <= num_points <= MOST_POINTS:
         raise InputError(
             f"{num_points} points per shape are out of range", expected=f"{FEWEST_POINTS}..{MOST_POINTS}"
         )
-
-
-def _check_percent(percent: tuple[int, int, int]) -> None:
-    if len(percent) != len(SPLITS) or min(percent) < 0 or sum(percent) != 100:
-        raise InputError(
-            f"the split {' '.join(map(str, percent))} is not understood",
-            expected="percentages of train, val and test that add up to 100, such as 85 10 5",
-        )
-
-
-def split_counts(num: int, percent: tuple[int, int, int]) -> dict[Split, int]:
-    """How many of `num` shapes go into each split; train takes what rounding leaves."""
-    val, test = ((2 * num * share + 100) // 200 for share in percent[1:])  # halves are rounded up
-    val = min(val, num)
-    test = min(test, num - val)
-    return {"train": num - val - test, "val": val, "test": test}
+    check_percent(percent, example=PERCENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +43,7 @@ class MakeRecipe:
     categories: tuple[str, ...] = CATEGORIES
     num: int = 1000
     num_points: int = NUM_POINTS
-    percent: tuple[int, int, int] = (85, 10, 5)
+    percent: Percent = PERCENT
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,10 +56,7 @@ class MakeRecipe:
             raise InputError("no category is named, or one twice", expected="each category once")
         if self.num < 0:
             raise InputError(f"{self.num} shapes are out of range", expected="0 or more")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"the seed {self.seed} is out of range", expected=f"0..{LARGEST_SEED}")
-        _check_points(self.num_points)
-        _check_percent(self.percent)
+        _check(self.seed, self.num_points, self.percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +79,10 @@ class ImportRecipe:
     category: str = ""
     scaling: Scaling = "none"
     num_points: int = NUM_POINTS
-    percent: tuple[int, int, int] = (85, 10, 5)
+    percent: Percent = PERCENT
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.scaling not in get_args(Scaling):
             raise InputError(f"the scaling {self.scaling!r} is unknown", expected="none or unit-box")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"the seed {self.seed} is out of range", expected=f"0..{LARGEST_SEED}")
-        _check_points(self.num_points)
-        _check_percent(self.percent)
+        _check(self.seed, self.num_points, self.percent)

@@ -13,12 +13,12 @@ from typing import Any, Final, Literal
 import numpy as np
 from jaxtyping import Float32
 
-from polydit.core.figure import Figure
+from polydit.core.figure import Figure, Measure
 from polydit.pointgen.cloud import Cloud, Rejected
 from polydit.pointgen.evaluate.distance import Distance
 from polydit.pointgen.evaluate.emd import EmdVariant
 from polydit.pointgen.evaluate.match import Matched, match_sets
-from polydit.pointgen.evaluate.scores import Measure, Neighbours, jensen_shannon, neighbour_scores
+from polydit.pointgen.evaluate.scores import Neighbours, jensen_shannon, neighbour_scores
 from polydit.pointgen.evaluate.tiles import TileStore, nearest_distances
 
 Metric = Literal["cd", "emd", "jsd"]

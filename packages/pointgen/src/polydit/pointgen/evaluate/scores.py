@@ -8,40 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
-from polydit.core.figure import Figure
+from polydit.core.figure import Figure, Measure
 
 _Z_95: Final = 1.959963984540054
 _GRID: Final = 28  # cells along an axis of the JSD
 _RADIUS: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """A figure that is no fraction.
-
-    Attributes:
-        name: Unique within a category.
-        value: In the unit of `unit`.
-        unit: What the value is a number of; "" = nothing.
-        interval: 95 %; None where there is none.
-        method: The rule, in words.
-    """
-
-    name: str
-    value: float
-    unit: str
-    method: str
-    interval: tuple[float, float] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the name, which is the key under which it is stored."""
-        return {"value": self.value, "unit": self.unit, "interval": self.interval, "method": self.method}
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,9 +85,10 @@ def with_hidden(network: N, hidden: int) -> N:
         hidden: Units that each has.
     """
     settings = {**network.config, "mlp_ratio": hidden / network.config.width}
-    smaller = type(network)(**{key: value for key, value in settings.items() if not key.startswith("_")})
+    smaller: N = type(network)(**{key: value for key, value in settings.items() if not key.startswith("_")})
     smaller.load_state_dict(network.state_dict())
-    return smaller.eval()
+    smaller.eval()
+    return smaller
 
 
 def _moments(layer: FeedForward, show: Callable[[], object]) -> Float64[Tensor, "h1 h1"]:

@@ -7,9 +7,10 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -187,6 +188,56 @@ class Crew(Generic[Item, Result]):
                 task = member.tasks.popleft()
                 yield task.item, Died(exit_code, task.deaths)
         again.extend(member.tasks)
+
+
+def spread(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[tuple[Item, Result | Died]]:
+    """Every item with its result: done here, one by one, or by a crew in any order.
+
+    Args:
+        work: A module-level function, or a `functools.partial` of one.
+        items: What to do.
+        workers: Number of processes; 1 = this one.
+
+    Raises:
+        PolyditError: Processes die before they are ready to work.
+    """
+    if workers == 1:
+        for item in items:
+            yield item, work(item)
+        return
+    prepare: Prepare[Item, Result] = partial(_as_it_is, work)
+    with Crew(prepare, max(1, min(workers, len(items)))) as crew:
+        for done in crew.map(items):
+            yield from done
+
+
+@contextmanager
+def _as_it_is(work: Callable[[Item], Result]) -> Iterator[Callable[[Item], Result]]:
+    yield work
+
+
+def spread_chunks(
+    work: Callable[[list[Item]], Result], items: Sequence[Item], workers: int, *, size: int
+) -> Iterator[Result]:
+    """What `work` gives for each chunk of the items; a chunk on which processes die ends it.
+
+    Args:
+        work: As of `spread`.
+        items: What to do.
+        workers: Number of processes; 1 = this one, which takes the items one by one.
+        size: Items that a process gets at once.
+
+    Raises:
+        PolyditError: Every process died that tried a chunk, or before it was ready to work.
+    """
+    size = 1 if workers == 1 else size
+    chunks = [list(items[start : start + size]) for start in range(0, len(items), size)]
+    for _, result in spread(work, chunks, workers):
+        if isinstance(result, Died):
+            raise PolyditError(result.reason, hint="Run the same command again to go on.")
+        yield result
 
 
 def _drained(tasks: deque[_Task[Item]]) -> Iterator[_Task[Item]]:
