@@ -197,7 +197,10 @@ def apply_settings(config: T, settings: Mapping[str, Any], *, where: str = "sett
     Raises:
         InputError: A key that the dataclass lacks (the nearest one is named), or a value of the wrong type.
     """
-    return _replace(config, {tuple(key.split(".")): value for key, value in settings.items()}, "", where)
+    changed: T = _replace(
+        config, {tuple(key.split(".")): value for key, value in settings.items()}, "", where
+    )
+    return changed
 
 
 def _replace(config: Any, settings: Mapping[tuple[str, ...], Any], prefix: str, where: str) -> Any:
