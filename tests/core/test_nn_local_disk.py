@@ -16,10 +16,11 @@ from polydit.core.nn.patterns import Pattern
 CASES = [
     Disk((24, 24), 4),
     Disk((23, 37), 4, trailing=5),  # no tile divides these
-    Disk((40, 9), 3, leading=2, trailing=3),  # tiles along one axis only
-    Disk((5, 6), 8, leading=4),  # one tile for all
+    Disk((80, 9), 3, leading=2, trailing=3),  # tiles along one axis only
+    Disk((5, 6), 8, leading=4),  # few tokens: no tiles
+    Disk((21, 21), 20, leading=1),  # one tile for all
     Disk((29, 31), 1),  # itself alone
-    Disk((1, 50), 5, trailing=1),  # a line
+    Disk((1, 450), 5, trailing=1),  # a line
 ]
 
 

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,15 +31,16 @@ from polydit.vstain.slides.reading import Slide, open_slide
 from polydit.vstain.slides.settings import SlideRecipe
 from polydit.vstain.slides.staining import StainedSlide, stain_slide
 
-SEED, STAIN = 3, "ck"
+SEED, STAIN = 2, "ck"  # of its corner of 3072² pixels 35.8 % are tissue
 PATCH, MARGIN, BATCH = 256, 32, 4
+EVERY = 8  # of the plain way, which takes the same time for every tile, so many are timed
 _WHITE = (245, 245, 245)
 
 
 def speed_rows(*, quick: bool, checkpoint: str | None = None) -> Iterator[Row]:
     """Tiles a second of a slide with 35 % tissue: ours in bf16 and in fp32, over the plain way."""
     exact = load(checkpoint)
-    side, steps, rounds = (768, 2, 1) if quick else (2304, int(exact.config.num_steps), 2)
+    side, steps, rounds = (768, 2, 1) if quick else (3072, int(exact.config.num_steps), 2)
     half = copy.deepcopy(exact)
     torch.nn.Module.to(half.network, torch.bfloat16)
     with TemporaryDirectory(prefix="polydit-bench-") as folder, threads(1):
@@ -47,7 +49,7 @@ def speed_rows(*, quick: bool, checkpoint: str | None = None) -> Iterator[Row]:
         with open_slide(slide_file) as slide:
             grid = Grid(width=side, height=side, patch=PATCH, margin=MARGIN)
             runs = _Runs(slide, grid, Path(folder))
-            share = float(runs.ours(half, 1).wanted.mean())
+            seen = runs.ours(half, 1)
             timings = interleave(
                 {
                     "plain": partial(runs.plain, exact, steps),
@@ -57,22 +59,23 @@ def speed_rows(*, quick: bool, checkpoint: str | None = None) -> Iterator[Row]:
                 rounds=rounds,
                 warm_up=0,
             )
-    plain = timings["plain"]
+    plain, timed = timings["plain"], len(range(0, len(grid), EVERY)) / len(grid)
     for name, asked, aim in (("ours", 5.0, 10.0), ("ours, fp32", None, None)):
         ours = timings[name]
         yield Row(
             key=f"stain speed {name}",
             what=f"A slide with 35 % tissue, {steps} steps on both sides: tiles/s of {name} over the plain way",
-            value=paired_ratio(plain.wall, ours.wall),
+            value=paired_ratio(plain.wall, ours.wall) / timed,
             unit="×",
             asked=asked,
             aim=aim,
             more_is_better=True,
-            how=f"{side}² pixels, {len(grid)} tiles of {PATCH}² of which {share:.0%} have tissue, one thread, wall "
-            f"time, {rounds} interleaved rounds: {len(grid) / ours.median:.3g} against "
-            f"{len(grid) / plain.median:.3g} tiles/s; ours: {'fp32' if 'fp32' in name else 'bf16'}, tissue alone, "
-            f"noise of the place, H&E encoded once, batches of {BATCH}, with its journal; plain: fp32, every tile, "
-            "one at a time, the whole network in every step",
+            how=f"{side}² pixels, {seen.ground.share:.0%} tissue with its rim, {len(grid)} tiles of {PATCH}² of which "
+            f"{seen.wanted.mean():.0%} have some, one thread, wall time, {rounds} interleaved rounds: "
+            f"{len(grid) / ours.median:.3g} against {len(grid) * timed / plain.median:.3g} tiles/s; ours: "
+            f"{'fp32' if 'fp32' in name else 'bf16'}, tissue alone, noise of the place, H&E encoded once, batches of "
+            f"{BATCH}, with its journal; plain: fp32, every tile (timed on one in {EVERY}), one at a time, the whole "
+            "network in every step",
             details={"ours": ours.wall, "plain": plain.wall},
         )
 
@@ -87,9 +90,9 @@ class _Runs:
     _count: int = 0
 
     def plain(self, pipeline: StainPipeline, steps: int) -> None:
-        """Nothing is left out and nothing kept."""
+        """Of one tile in `EVERY`; in it nothing is left out and nothing kept."""
         generator = torch.Generator().manual_seed(SEED)
-        for tile in self.grid:
+        for tile in islice(self.grid, 0, None, EVERY):
             he = self.slide.read(tile.x, tile.y, PATCH, PATCH, mpp=MPP, outside=_WHITE)
             noise = torch.randn((CHANNELS, PATCH, PATCH), generator=generator).numpy()
             clean = plain_tiles(pipeline, [he], [noise], STAIN, steps)

@@ -69,12 +69,25 @@ class _Axis(NamedTuple):
         """Slots behind the end of the axis that the last tile covers."""
         return self.tiles * self.tile - self.size
 
-    def geometry(self, device: torch.device) -> tuple[Int[Tensor, "q k"], Bool[Tensor, "t k"]]:
-        """Squared distance of a tile's queries and keys, and which keys of each tile lie on the grid."""
-        queries = torch.arange(self.tile, device=device)
-        keys = torch.arange(-self.halo, self.tile + self.halo, device=device)
-        places = torch.arange(self.tiles, device=device)[:, None] * self.tile + keys
-        return (queries[:, None] - keys) ** 2, (places >= 0) & (places < self.size)
+    def queries(self) -> Int[Tensor, "t q"]:
+        """Places of each tile's queries; the last ones may lie behind the end."""
+        return torch.arange(self.tiles)[:, None] * self.tile + torch.arange(self.tile)
+
+    def seen(self) -> Int[Tensor, "t k"]:
+        """Places of each tile's keys; the first and the last ones may lie outside."""
+        return torch.arange(self.tiles)[:, None] * self.tile + torch.arange(-self.halo, self.tile + self.halo)
+
+    def nearest(self, places: Int[Tensor, "t m"]) -> Int[Tensor, "t m"]:
+        """The places of the axis next to them."""
+        return places.clamp(0, self.size - 1)
+
+    def distances(self) -> Int[Tensor, "q k"]:
+        """Squares of them, between the queries and the keys of a tile."""
+        return (torch.arange(self.tile)[:, None] - torch.arange(-self.halo, self.tile + self.halo)) ** 2
+
+    def inside(self) -> Bool[Tensor, "t k"]:
+        """Which keys of each tile lie on the grid."""
+        return (self.seen() >= 0) & (self.seen() < self.size)
 
 
 def _cut(grid: tuple[int, int], reach: int, global_tokens: int) -> tuple[_Axis, _Axis]:
@@ -154,15 +167,14 @@ class Disk(Pattern):
             raise ValueError(f"{self} is for {tokens} tokens; got {q.shape[-2]} queries, {k.shape[-2]} keys")
         if tokens <= _DENSE:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self._small_mask.to(q.device))
-        image = self._merge_tiles(
-            F.scaled_dot_product_attention(
-                self._query_tiles(q),
-                self._key_tiles(k),
-                self._key_tiles(v),
-                attn_mask=self._tile_mask(q.device),
-            ),
-            batch=q.shape[0],
+        tiles = self._tiles.to(q.device)
+        mixed = F.scaled_dot_product_attention(
+            _gather(q, tiles.queries),
+            _gather(k, tiles.keys),
+            _gather(v, tiles.keys),
+            attn_mask=tiles.allowed.repeat(q.shape[0], 1, 1, 1),
         )
+        image = _put_back(mixed, tiles.order, batch=q.shape[0])
         if not self.leading and not self.trailing:
             return image
         ends = F.scaled_dot_product_attention(self._global(q), k, v)
@@ -175,35 +187,68 @@ class Disk(Pattern):
     def _global(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h g d"]:
         return torch.cat((x[:, :, : self.leading], x[:, :, x.shape[2] - self.trailing :]), dim=2)
 
-    def _query_tiles(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "t c q d"]:
-        rows, columns = self._axes
-        return self._tiles(x, rows._replace(halo=0), columns._replace(halo=0))
-
-    def _key_tiles(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "t c k d"]:
-        tiles = self._tiles(x, *self._axes)
-        everywhere = self._global(x).flatten(0, 1).expand(len(tiles), -1, -1, -1)
-        return torch.cat((tiles, everywhere), dim=2)
-
-    def _tiles(self, x: Float[Tensor, "b h n d"], rows: _Axis, columns: _Axis) -> Float[Tensor, "t c m d"]:
-        """Tiles with their halos. Tiles are the batch axis, so that one mask serves every item and head."""
-        grid = x[:, :, self.leading : x.shape[2] - self.trailing].unflatten(2, self.grid)
-        grid = F.pad(
-            grid, (0, 0, columns.halo, columns.halo + columns.surplus, rows.halo, rows.halo + rows.surplus)
-        )
-        tiles = grid.unfold(2, rows.keys, rows.tile).unfold(3, columns.keys, columns.tile)
-        return tiles.permute(2, 3, 0, 1, 5, 6, 4).flatten(4, 5).flatten(2, 3).flatten(0, 1)
-
-    def _merge_tiles(self, x: Float[Tensor, "t c q d"], batch: int) -> Float[Tensor, "b h m d"]:
+    @cached_property
+    def _tiles(self) -> _Tiles:
         (rows, columns), (height, width) = self._axes, self.grid
-        tiles = x.reshape(rows.tiles, columns.tiles, batch, -1, rows.tile, columns.tile, x.shape[-1])
-        grid = tiles.permute(2, 3, 0, 4, 1, 5, 6).flatten(4, 5).flatten(2, 3)
-        return grid[:, :, :height, :width].flatten(2, 3)
+        asked = _cells(rows.nearest(rows.queries()), columns.nearest(columns.queries()), width)
+        seen = _cells(rows.nearest(rows.seen()), columns.nearest(columns.seen()), width)
+        ends = torch.arange(self.leading + self.trailing)
+        ends += (ends >= self.leading) * height * width
+        keys = torch.cat((seen + self.leading, ends.expand(len(seen), -1)), dim=1)
+        real = (rows.queries() < rows.size)[:, None, :, None] & (columns.queries() < columns.size)[
+            None, :, None
+        ]
+        slots = real.flatten().nonzero()[:, 0]
+        order = torch.empty(height * width, dtype=torch.long)
+        order[asked.flatten()[slots]] = slots
+        return _Tiles(asked + self.leading, keys, self._tile_mask(), order)
 
-    def _tile_mask(self, device: torch.device) -> Bool[Tensor, "t 1 q k"]:
+    def _tile_mask(self) -> Bool[Tensor, "t 1 q k"]:
         """True where a query of a tile sees a key of that tile."""
-        (square_y, inside_y), (square_x, inside_x) = (axis.geometry(device) for axis in self._axes)
-        distance = (square_y[:, None, :, None] + square_x[None, :, None, :]).flatten(2, 3).flatten(0, 1)
-        inside = (inside_y[:, None, :, None] & inside_x[None, :, None, :]).flatten(2, 3).flatten(0, 1)
+        rows, columns = self._axes
+        distance = rows.distances()[:, None, :, None] + columns.distances()[None, :, None, :]
+        distance = distance.flatten(2, 3).flatten(0, 1)
+        inside = rows.inside()[:, None, :, None] & columns.inside()[None, :, None, :]
         # a query beyond the grid sees at least itself: a softmax over nothing is NaN
-        allowed = (distance < self.radius**2) & inside[:, None] | (distance == 0)
+        allowed = (distance < self.radius**2) & inside.flatten(2, 3).flatten(0, 1)[:, None] | (distance == 0)
         return F.pad(allowed, (0, self.leading + self.trailing), value=True)[:, None]
+
+
+class _Tiles(NamedTuple):
+    """Which tokens the tiles of a grid are made of.
+
+    Args:
+        queries: Of each tile.
+        keys: Of each tile, the global tokens last.
+        allowed: Which query sees which key.
+        order: Where each cell of the grid is among the queries of all tiles.
+    """
+
+    queries: Int[Tensor, "t q"]
+    keys: Int[Tensor, "t k"]
+    allowed: Bool[Tensor, "t 1 q k"]
+    order: Int[Tensor, " m"]
+
+    def to(self, device: torch.device) -> _Tiles:
+        """On another device."""
+        return _Tiles(*(part.to(device) for part in self))
+
+
+def _cells(rows: Int[Tensor, "r m"], columns: Int[Tensor, "s n"], width: int) -> Int[Tensor, "t mn"]:
+    """Numbers of the cells of each tile, in row-major order of the grid."""
+    cells = rows[:, None, :, None] * width + columns[None, :, None, :]
+    return cells.flatten(2, 3).flatten(0, 1)
+
+
+def _gather(x: Float[Tensor, "b h n d"], tokens: Int[Tensor, "t m"]) -> Float[Tensor, "bt h m d"]:
+    """The tokens of each tile, all heads of a token in one copy."""
+    b, h, _, d = x.shape
+    rows = x.transpose(1, 2).flatten(2).index_select(1, tokens.flatten())
+    return rows.reshape(b * len(tokens), -1, h, d).transpose(1, 2)
+
+
+def _put_back(x: Float[Tensor, "bt h q d"], order: Int[Tensor, " m"], batch: int) -> Float[Tensor, "b h m d"]:
+    """From the queries of tiles to the cells of the grid."""
+    _, h, _, d = x.shape
+    rows = x.transpose(1, 2).reshape(batch, -1, h * d).index_select(1, order)
+    return rows.unflatten(2, (h, d)).transpose(1, 2)
