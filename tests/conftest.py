@@ -34,7 +34,13 @@ def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """`torch.compile` cannot look into the checks of shapes that the tests run with."""
+    """`torch.compile` cannot look into the checks of shapes that the tests run with.
+
+    It also counts how often a function was compiled, whichever test did that, and refuses the ninth time.
+    """
+    import torch
+
+    torch._dynamo.reset()
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)

@@ -134,22 +134,35 @@ def _row(case: Case, scores: dict[str, Measure], size: Size) -> Row:
 
 
 def _enough(found: dict[Case, dict[str, Measure]], size: Size) -> Row:
-    """The smallest share with which multitask reaches what the stain alone reaches with all pairs."""
+    """The smallest share with which each reaches what the stain alone reaches with all pairs, one over the other."""
     goal = found[Case(False, 1.0)]["DAB r"].value
-    values = {share: found[Case(True, share)]["DAB r"].value for share in SHARES}
-    reached = [
-        share for share, value in values.items() if value is not None and goal is not None and value >= goal
-    ]
+    needed = {multitask: _smallest_share(found, goal, multitask) for multitask in (True, False)}
+    ours, alone = needed[True], needed[False]
     return Row(
         key="stain multitask pairs",
-        what="StainDiffuser, share of the pairs that multitask needs for the DAB r of the stain alone with all",
-        value=min(reached) if reached else None,
+        what="StainDiffuser, pairs with which multitask has the DAB r of the stain alone with all, over its own least",
+        value=None if ours is None or alone is None else ours / alone,
         unit="×",
         asked=0.5,
         how=f"of the shares {_listed(SHARES)} of {size.pairs} pairs; the stain alone with all: "
         + ("not measurable" if goal is None else f"{goal:.4f}")
-        + ("" if reached else "; multitask reached it with none of them"),
+        + f"; multitask reaches that from {_said(ours)}, the stain alone from {_said(alone)}",
     )
+
+
+def _smallest_share(
+    found: dict[Case, dict[str, Measure]], goal: float | None, multitask: bool
+) -> float | None:
+    """None if no share is enough."""
+    values = {share: found[Case(multitask, share)]["DAB r"].value for share in SHARES}
+    enough = [
+        share for share, value in values.items() if value is not None and goal is not None and value >= goal
+    ]
+    return min(enough, default=None)
+
+
+def _said(share: float | None) -> str:
+    return "none of them" if share is None else f"{share:.0%}"
 
 
 def _listed(shares: Sequence[float]) -> str:
