@@ -14,6 +14,7 @@ from polydit.core.errors import InputError
 
 if TYPE_CHECKING:
     from polydit.vstain.evaluate import Evaluation
+    from polydit.vstain.evaluate.features import FeatureNetwork
 
 _FILES = ("figures.json", "tiles.csv", "baseline.csv", "rejected.csv")
 
@@ -30,6 +31,12 @@ baseline_option = SharedOption(
     "--baseline", type=click.Path(exists=True, path_type=Path), metavar="RUN", default=None, show_default="none",
     help="Another run over the same H&E: both are measured where both have an item.",
 )  # fmt: skip
+features_option = SharedOption(
+    "--features", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE", default=None,
+    show_default="none",
+    help="TorchScript of a network: distances in its features too, which are FID, KID or LPIPS with the weights of "
+    "those (inception-2015-12-05.pt or vgg16.pt of StyleGAN3). Its program is run: name only a file that you trust.",
+)  # fmt: skip
 
 
 @click.command()
@@ -37,6 +44,7 @@ baseline_option = SharedOption(
 @reference_option(required=True)
 @masks_option
 @baseline_option
+@features_option
 @figures_option(help="Where to write figures.json and the figures of every tile.")
 @replace_option
 @limit_option(help="At most this many items.")
@@ -47,6 +55,7 @@ def evaluate(
     reference: Path,
     masks: Path | None,
     baseline: Path | None,
+    features: Path | None,
     out: Path | None,
     overwrite: bool,
     limit: int | None,
@@ -60,8 +69,8 @@ def evaluate(
     vstain evaluate images/ --reference real/ --masks real-masks/
 
     An item is measured against the reference of its name; one whose reference is of another stain is left out and
-    counted. Slides are measured in tiles of 512. No figure needs downloaded weights: FID, KID and LPIPS are not
-    among them. Exit code 3 means that some items could not be measured; they are named on stderr.
+    counted. Slides are measured in tiles of 512. No figure needs downloaded weights, but those of --features. Exit
+    code 3 means that some items could not be measured; they are named on stderr.
     """
     from polydit.vstain.evaluate import evaluate_stains, match_runs
 
@@ -69,16 +78,25 @@ def evaluate(
         raise InputError("no item is left to measure", where="--limit 0")
     folder = FiguresFolder(out, _FILES)
     folder.check(overwrite=overwrite)
+    network = _network(features)
     runs = match_runs(run, reference, masks=masks, baseline=baseline, limit=limit)
     total = sum(len(matched.pairs) for matched in runs)
     with folder.held(), output.progress(total, what="evaluate") as bar:
-        found = evaluate_stains(runs, on_item=bar.update)
+        found = evaluate_stains(runs, features=network, on_item=bar.update)
         folder.write(found.files())
     name_rejected(found.rejected, output)
     if out is not None:
         output.note(f"Written to {out}")
     _print(found, output)
     exit_for(found.rejected)
+
+
+def _network(path: Path | None) -> FeatureNetwork | None:
+    if path is None:
+        return None
+    from polydit.vstain.evaluate.features import FeatureNetwork
+
+    return FeatureNetwork(path)
 
 
 def _print(found: Evaluation, output: Output) -> None:

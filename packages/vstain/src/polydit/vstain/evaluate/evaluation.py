@@ -8,7 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Final
 
 from polydit.core.errors import InputError
 from polydit.core.figure import Measure
@@ -19,6 +20,9 @@ from polydit.vstain.evaluate.pictures import Picture, open_mask, open_picture
 from polydit.vstain.evaluate.scores import scores_of
 from polydit.vstain.evaluate.tiles import Tile, TileScores, score_tile
 
+if TYPE_CHECKING:
+    from polydit.vstain.evaluate.features import FeatureNetwork, TileFeatures
+
 DERIVED: Final = "derived from the stain by its DAB"
 
 
@@ -28,6 +32,7 @@ class Measured:
 
     Attributes:
         tiles: In the order of the run.
+        features: Of each tile, if a network for them was given.
         glass: How many tiles of slides show glass in both.
         masks: How many images had which kind of mask.
         reference_masks: The same of their references.
@@ -37,6 +42,7 @@ class Measured:
     """
 
     tiles: list[TileScores] = field(default_factory=list)
+    features: list[TileFeatures] = field(default_factory=list)
     glass: int = 0
     masks: Counter[str] = field(default_factory=Counter)
     reference_masks: Counter[str] = field(default_factory=Counter)
@@ -113,7 +119,12 @@ class Evaluation:
         return {name: text.encode() for name, text in texts.items()}
 
 
-def evaluate_stains(runs: Sequence[Matched], *, on_item: Callable[[int], object] | None = None) -> Evaluation:
+def evaluate_stains(
+    runs: Sequence[Matched],
+    *,
+    features: FeatureNetwork | None = None,
+    on_item: Callable[[int], object] | None = None,
+) -> Evaluation:
     """Measures virtual stains against real ones of the same places.
 
     An image is measured whole, one of more than 2048² pixels in tiles, one at a time. Of two runs only the items count
@@ -121,25 +132,33 @@ def evaluate_stains(runs: Sequence[Matched], *, on_item: Callable[[int], object]
 
     Args:
         runs: What `match_runs` found: a run, or a run and its baseline.
+        features: A network for distances in its features; None = none are measured.
         on_item: Called with a number of items whenever so many are measured.
     """
-    measured = [_measure(matched, on_item) for matched in runs]
+    measured = [_measure(matched, features, on_item) for matched in runs]
     common = set.intersection(*({tile.item for tile in found.tiles} for found in measured))
     for found in measured:
-        found.tiles = [tile for tile in found.tiles if tile.item in common]
-        found.scores = scores_of(found.tiles)
+        counts = [tile.item in common for tile in found.tiles]
+        found.tiles, found.features = (
+            list(compress(found.tiles, counts)),
+            list(compress(found.features, counts)),
+        )
+        found.scores = (*scores_of(found.tiles), *(features.measures(found.features) if features else ()))
     return Evaluation(*measured)
 
 
-def _measure(matched: Matched, on_item: Callable[[int], object] | None) -> Measured:
+def _measure(
+    matched: Matched, features: FeatureNetwork | None, on_item: Callable[[int], object] | None
+) -> Measured:
     found = Measured(rejected=list(matched.rejected), left_out=matched.left_out())
     for pair in matched.pairs.values():
         try:
-            tiles = list(_tiles(pair, found))
+            tiles = list(_tiles(pair, found, features))
         except InputError as error:
             found.rejected.append(Rejected(error.where or str(pair.virtual.image), error.problem))
         else:
-            found.tiles += tiles
+            found.tiles += [scores for scores, _ in tiles]
+            found.features += [seen for _, seen in tiles if seen is not None]
             found.masks["predicted" if pair.virtual.mask else DERIVED] += 1
             found.reference_masks["of the data set" if pair.reference.mask else DERIVED] += 1
         if on_item:
@@ -147,7 +166,9 @@ def _measure(matched: Matched, on_item: Callable[[int], object] | None) -> Measu
     return found
 
 
-def _tiles(pair: Pair, found: Measured) -> Iterator[TileScores]:
+def _tiles(
+    pair: Pair, found: Measured, features: FeatureNetwork | None
+) -> Iterator[tuple[TileScores, TileFeatures | None]]:
     """The tiles of an item, read and measured one at a time."""
     virtual, reference = pair
     with (
@@ -165,7 +186,8 @@ def _tiles(pair: Pair, found: Measured) -> Iterator[TileScores]:
             if ours.is_slide and tile.is_glass and truth.is_glass:
                 found.glass += 1
             else:
-                yield score_tile(tile, truth, item=reference.name, x=window[0], y=window[1])
+                seen = features.pair(tile.image, truth.image) if features else None
+                yield score_tile(tile, truth, item=reference.name, x=window[0], y=window[1]), seen
 
 
 def _tile(picture: Picture, mask: Picture | None, window: tuple[int, int, int, int]) -> Tile:
