@@ -114,16 +114,16 @@ class Disk(Pattern):
     The grid is computed in tiles, each beside the keys within its reach. So time and memory grow with the number of
     tokens, not with its square, and the result is that of dense attention with `mask`, to rounding.
 
-    Measured (torch 2.13, one CPU thread, forward, 4 heads of 32, 16 global tokens; working memory in float32):
+    Measured (torch 2.13, one CPU thread, forward, 4 heads of 32, 16 global tokens):
 
-    | grid, radius | time: dense / disk, float32 (bfloat16) | time: masked dense / disk | memory: masked dense / disk |
+    | grid, radius | time: dense / disk, float32 (bfloat16) | time: masked dense / disk | disk's memory in float32 |
     |---|---|---|---|
-    | 64 x 64, 6 | 2.9 (2.5) | 5.1 (4.4) | 2.4 |
-    | 64 x 64, 8 | 2.2 (1.7) | 3.3 (3.2) | 1.7 |
-    | 96 x 96, 6 | 6.1 (4.3) | 10.4 (7.4) | 5.1 |
-    | 96 x 96, 8 | 4.6 (4.1) | 8.0 (7.3) | 4.4 |
+    | 64 x 64, 6 | 3.7 (2.8) | 6.4 (5.1) | 45 MB |
+    | 64 x 64, 8 | 2.2 (1.4) | 3.9 (2.5) | 58 MB |
+    | 96 x 96, 6 | 8.6 (3.8) | 15.0 (6.7) | 85 MB |
+    | 96 x 96, 8 | 5.2 (3.7) | 8.9 (6.4) | 104 MB |
 
-    Dense attention without a mask holds no scores: there the disk's copies of keys take 15 to 21 times its memory.
+    Dense attention without a mask holds no scores: it takes 5 to 8 MB.
 
     Args:
         grid: Tokens per axis (height, width), row-major order.
