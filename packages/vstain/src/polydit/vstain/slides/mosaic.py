@@ -15,6 +15,8 @@ from jaxtyping import Float32, UInt8
 from polydit.vstain.slides.grid import Box, Grid, Tile
 from polydit.vstain.slides.settings import Blend
 
+_STRIP = 1024  # columns that are blended at once
+
 
 def kept_side(grid: Grid, blend: Blend) -> int:
     """Side in pixels of what is kept of a tile."""
@@ -61,8 +63,14 @@ class Mosaic:
 
     def window(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w c"]:
         """A part of the image, which lies within it."""
-        box = Box(x, y, width, height)
-        return self._cropped(box) if self.blend == "crop" else self._feathered(box)
+        if self.blend == "crop":
+            return self._cropped(Box(x, y, width, height))
+        # in strips, since the sums take several times the bytes of the pixels
+        strips = [
+            self._feathered(Box(left, y, min(_STRIP, x + width - left), height))
+            for left in range(x, x + width, _STRIP)
+        ]
+        return np.concatenate(strips, axis=1)
 
     def _cropped(self, box: Box) -> UInt8[np.ndarray, "h w c"]:
         pixels = np.empty((box.height, box.width, self.channels), np.uint8)
