@@ -29,7 +29,8 @@ MADE = {  # what a run folder holds for a person
     "figures": "figures.json",
     "report page": "report.html",
 }
-EXTRAS = {  # what a domain needs besides to be tested and to train its starter
+EXTRAS = {  # what a project needs besides to be tested, and a domain to train its starter
+    "bench": "cache-dit",
     "robopolicy": "metaworld,fetch,pusht,serve,siglip",
     "vstain": "wsi",
 }

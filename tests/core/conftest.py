@@ -1,8 +1,8 @@
-"""Tiny networks of random weights: ours and diffusers' as guiders drive them, and a checkpoint of clouds."""
+"""Tiny networks of random weights, ours and diffusers' as guiders drive them; a checkpoint of clouds; a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from polydit.core.models import DiT
 from polydit.core.sampling import denoise
 from polydit.core.sampling.guidance import Guided
+from polydit.core.testing.browser import Browser, find_chromium, start_browser
 
 ITEMS, NULL = 2, 10
 LABELS = {"labels": (torch.tensor([3, 5]), torch.full((ITEMS,), NULL))}
@@ -127,3 +128,12 @@ def clouds(tmp_path: Path) -> Path:
     )
     pipeline.save_pretrained(tmp_path / "clouds")
     return tmp_path / "clouds"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the tests of one file."""
+    if find_chromium() is None:
+        pytest.skip("no chromium on the PATH (Debian: apt-get install chromium)")
+    with start_browser() as browser:
+        yield browser

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from polydit.core.report import Card, Gallery, Page, Scene, Table, viewer
-from polydit.core.testing.browser import Browser, find_chromium, start_browser
-
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="no chromium on the PATH (Debian: apt-get install chromium)"
-)
+from polydit.core.testing.browser import Browser
 
 FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 PICTURE = "document.querySelector('.viewer canvas').toDataURL()"
@@ -42,12 +37,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Page(title="Views", sections=[gallery, table]).write(
         tmp_path_factory.mktemp("page") / "report.html"
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with start_browser() as browser:
-        yield browser
 
 
 def picture(browser: Browser) -> str:

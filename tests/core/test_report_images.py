@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from polydit.core.report import Card, Gallery, Page, compare, inline_image, strip
-from polydit.core.testing.browser import Browser, find_chromium, start_browser
+from polydit.core.testing.browser import Browser
 from polydit.core.testing.pages import page_problems
 
 EVIL = '"><script>alert(1)</script>'
@@ -50,14 +49,6 @@ def test_an_image_says_what_kind_it_is() -> None:
 def test_a_slider_has_a_name_for_those_who_cannot_see_it() -> None:
     html = page_of(("H&E", "stain")).html()
     assert re.search(r'<input type="range"[^>]*aria-label="H&amp;E to the left, stain to the right"', html)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("no chromium on the PATH (Debian: apt-get install chromium)")
-    with start_browser() as browser:
-        yield browser
 
 
 def seen(browser: Browser, share: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from polydit.core.errors import InputError
 from polydit.core.report import RAMP, Card, Gallery, Page, PointScene, Scene, Sheet, along_the_ramp, viewer
 from polydit.core.report.markup import tag
-from polydit.core.testing.browser import Browser, find_chromium, start_browser
+from polydit.core.testing.browser import Browser
 from polydit.core.testing.pages import page_problems
 
 POINTS = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
@@ -97,14 +96,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     still = tag("img", src="data:image/png;base64,", alt="nothing")
     sections = [Gallery(title="Views", cards=cards), Sheet(title="Sheet", pictures=[(still, "a name")])]
     return Page(title="Views", sections=sections).write(tmp_path_factory.mktemp("page") / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("no chromium on the PATH (Debian: apt-get install chromium)")
-    with start_browser() as browser:
-        yield browser
 
 
 def test_the_page_is_sound(page: Path) -> None:

@@ -13,7 +13,7 @@ from polydit.vstain.baseline.networks import UNetGenerator
 from polydit.vstain.baseline.pipeline import GanPipeline
 from polydit.vstain.data.tissue import render
 from polydit.vstain.noise import noise_field
-from polydit.vstain.pipeline import StainRequest
+from polydit.vstain.tiles import StainRequest
 
 SIZE = 64
 

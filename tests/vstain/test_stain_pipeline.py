@@ -16,8 +16,9 @@ from polydit.vstain.checkpoint import Checkpoint
 from polydit.vstain.model import StainDiT
 from polydit.vstain.noise import noise_field
 from polydit.vstain.pictures import Normalisation, from_image, to_image
-from polydit.vstain.pipeline import StainPipeline, StainRequest
+from polydit.vstain.pipeline import StainPipeline
 from polydit.vstain.schedules import sampler, stain_scheduler
+from polydit.vstain.tiles import StainRequest
 
 Tile = Callable[..., np.ndarray]
 

@@ -21,8 +21,9 @@ from polydit.vstain.data.make import make_dataset
 from polydit.vstain.evaluate.scores import scores_of
 from polydit.vstain.evaluate.tiles import Tile, score_tile
 from polydit.vstain.fit import fit
-from polydit.vstain.pipeline import StainPipeline, StainRequest
+from polydit.vstain.pipeline import StainPipeline
 from polydit.vstain.recipe import NetworkSettings, Recipe
+from polydit.vstain.tiles import StainRequest
 
 SHARES = (0.1, 0.3, 1.0)
 MEASURED = ("DAB r", "DAB pixel r", "DAB Dice", "SSIM")

@@ -13,9 +13,10 @@ from polydit.bench.rows import Row
 from polydit.bench.stain_plain import plain_tiles
 from polydit.vstain import load
 from polydit.vstain.data.tissue import render
-from polydit.vstain.noise import noise_field
-from polydit.vstain.pipeline import CHANNELS, StainPipeline, StainRequest
+from polydit.vstain.noise import CHANNELS, noise_field
+from polydit.vstain.pipeline import StainPipeline
 from polydit.vstain.slides.grid import Grid
+from polydit.vstain.tiles import StainRequest
 
 SEED, STAIN = 11, "ck"
 PATCH, MARGIN = 256, 32

@@ -21,8 +21,9 @@ from polydit.bench.rows import Row
 from polydit.bench.stain_plain import plain_tiles
 from polydit.vstain import load
 from polydit.vstain.data.tissue import MPP
+from polydit.vstain.noise import CHANNELS
 from polydit.vstain.pictures import to_image
-from polydit.vstain.pipeline import CHANNELS, StainPipeline
+from polydit.vstain.pipeline import StainPipeline
 from polydit.vstain.slides.grid import Grid
 from polydit.vstain.slides.journal import Journal, SlidePlan
 from polydit.vstain.slides.making import make_slide

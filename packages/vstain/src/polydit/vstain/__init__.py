@@ -15,9 +15,9 @@ from polydit.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from polydit.vstain.pairs import StainPair as StainPair
-    from polydit.vstain.pipeline import Stained as Stained
     from polydit.vstain.pipeline import StainPipeline as StainPipeline
-    from polydit.vstain.pipeline import StainRequest as StainRequest
+    from polydit.vstain.tiles import Stained as Stained
+    from polydit.vstain.tiles import StainRequest as StainRequest
 
 __all__ = ["StainPair", "StainPipeline", "StainRequest", "Stained", "load"]
 
@@ -26,8 +26,8 @@ __getattr__, __dir__ = lazy_names(
     {
         "StainPair": "polydit.vstain.pairs",
         "StainPipeline": "polydit.vstain.pipeline",
-        "StainRequest": "polydit.vstain.pipeline",
-        "Stained": "polydit.vstain.pipeline",
+        "StainRequest": "polydit.vstain.tiles",
+        "Stained": "polydit.vstain.tiles",
     },
 )
 

@@ -31,8 +31,8 @@ from polydit.core.nn.modulation import AdaLNSingle, ModulationTable
 from polydit.core.nn.patchify import PatchEmbed, unpatchify
 from polydit.core.nn.patterns import Pattern
 from polydit.core.nn.rotary import Rotary
+from polydit.vstain.noise import IMAGE_CHANNELS, MASK_CHANNELS
 
-IMAGE_CHANNELS, MASK_CHANNELS = 3, 1
 _THETA = 100.0  # of rotary positions: a disk is a few tokens wide
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32
 
+IMAGE_CHANNELS, MASK_CHANNELS = 3, 1
+CHANNELS = IMAGE_CHANNELS + MASK_CHANNELS  # of the noise that a tile starts from
 BLOCK = 64  # pixels of a side that are drawn together
 
 

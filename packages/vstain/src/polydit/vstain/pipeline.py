@@ -10,70 +10,29 @@ Shapes: b tiles, h x w pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from polydit.core.errors import InputError
-from polydit.core.jobs.seeds import item_seed
 from polydit.core.nn.modulation import ModulationTable
 from polydit.core.objectives import GaussianDiffusion
-from polydit.core.pipeline import Pipeline
 from polydit.core.sampling.guidance.classifier_free import guide
 from polydit.core.sampling.loop import denoise
 from polydit.core.sampling.modulation import ModulationSchedule
-from polydit.vstain.model import IMAGE_CHANNELS, MASK_CHANNELS, Denoiser, StainDiT, Tissue
-from polydit.vstain.noise import noise_field
-from polydit.vstain.pictures import Normalisation, from_image, to_image
+from polydit.vstain.model import Denoiser, StainDiT, Tissue
+from polydit.vstain.noise import IMAGE_CHANNELS
+from polydit.vstain.pictures import Normalisation, to_image
 from polydit.vstain.schedules import sampler
-
-CHANNELS = IMAGE_CHANNELS + MASK_CHANNELS
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class StainRequest:
-    """One tile to stain.
-
-    Args:
-        id: Its name.
-        he: H&E, sRGB; sides are multiples of the network's patch.
-        stain: Name of the stain.
-        noise: What its sampling starts from: three channels of the stain, one of the mask.
-    """
-
-    id: str
-    he: UInt8[np.ndarray, "h w 3"]
-    stain: str
-    noise: Float32[np.ndarray, "4 h w"]
-
-    @classmethod
-    def of(cls, id: str, he: UInt8[np.ndarray, "h w 3"], *, stain: str, seed: int = 0) -> StainRequest:
-        """With the noise of `seed` and `id`, the tile being the upper left corner of its slide."""
-        height, width, _ = he.shape
-        noise = noise_field(item_seed(seed, id), 0, 0, width, height, CHANNELS)
-        return cls(id=id, he=he, stain=stain, noise=noise)
+from polydit.vstain.tiles import Stained, StainRequest, TilePipeline
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stained:
-    """A virtual stain.
-
-    Args:
-        ihc: The stain with its counterstain, sRGB.
-        mask: True in positive cells; None = not asked for, or the network has no such branch.
-    """
-
-    ihc: UInt8[np.ndarray, "h w 3"]
-    mask: Bool[np.ndarray, "h w"] | None
-
-
-class StainPipeline(Pipeline):
+class StainPipeline(TilePipeline):
     """H&E tiles to virtual stains.
 
     Args:
@@ -110,16 +69,6 @@ class StainPipeline(Pipeline):
             num_steps=num_steps,
             guidance_scale=guidance_scale,
         )
-
-    @property
-    def stains(self) -> tuple[str, ...]:
-        """What it makes."""
-        return tuple(self.config.stains)
-
-    @property
-    def mpp(self) -> float:
-        """Microns per pixel of what it takes and makes."""
-        return float(self.config.mpp)
 
     @property
     def multiple(self) -> int:
@@ -163,15 +112,17 @@ class StainPipeline(Pipeline):
             return []
         steps = self.config.num_steps if num_steps is None else num_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        self._check(requests, steps)
+        most = self.scheduler.config.num_train_timesteps
+        if not 1 <= steps <= most:
+            raise InputError(f"{steps} steps are out of range", where="num_steps", expected=f"1..{most}")
         scheduler, times = sampler(self.scheduler, steps)
         wanted = mask and self.has_mask
-        he = torch.from_numpy(np.stack([request.he for request in requests])).to(self.device)
+        he, stains = self.batch(requests)
         noise = torch.from_numpy(np.stack([request.noise for request in requests])).to(self.device)
         predict = _Guided(
             self.network,
-            from_image(he),
-            self._numbers(requests),
+            he,
+            stains,
             GaussianDiffusion.of(scheduler),
             times.to(self.device),
             scale,
@@ -181,27 +132,6 @@ class StainPipeline(Pipeline):
         images = to_image(self.normalisation.denormalise(found[:, :IMAGE_CHANNELS])).cpu().numpy()
         masks = (found[:, IMAGE_CHANNELS] > 0).cpu().numpy() if wanted else [None] * len(requests)
         return [Stained(image, positive) for image, positive in zip(images, masks, strict=True)]
-
-    def _check(self, requests: Sequence[StainRequest], steps: int) -> None:
-        most = self.scheduler.config.num_train_timesteps
-        if not 1 <= steps <= most:
-            raise InputError(f"{steps} steps are out of range", where="num_steps", expected=f"1..{most}")
-        if len({request.he.shape for request in requests}) > 1:
-            raise InputError("tiles of one call have one size")
-        for request in requests:
-            height, width, _ = request.he.shape
-            if height % self.multiple or width % self.multiple:
-                raise InputError(
-                    f"a tile of {width} x {height} pixels",
-                    where=request.id,
-                    expected=f"multiples of {self.multiple}",
-                )
-
-    def _numbers(self, requests: Sequence[StainRequest]) -> Int[Tensor, " b"]:
-        if unknown := {request.stain for request in requests} - set(self.stains):
-            names = " or ".join(sorted(unknown))
-            raise InputError(f"this checkpoint makes no {names}", expected=", ".join(self.stains))
-        return torch.tensor([self.stains.index(request.stain) for request in requests], device=self.device)
 
 
 class _Guided:

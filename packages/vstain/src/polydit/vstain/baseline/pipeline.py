@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from polydit.core.errors import InputError
-from polydit.core.pipeline import Pipeline
 from polydit.vstain.baseline.networks import UNetGenerator
-from polydit.vstain.pictures import from_image, to_image
-from polydit.vstain.pipeline import Stained, StainRequest
+from polydit.vstain.pictures import to_image
+from polydit.vstain.tiles import Stained, StainRequest, TilePipeline
 
 
-class GanPipeline(Pipeline):
+class GanPipeline(TilePipeline):
     """The generator of pix2pix and the names of its stains.
 
     Args:
@@ -47,16 +42,6 @@ class GanPipeline(Pipeline):
         self.register_to_config(
             stains=list(stains), mpp=mpp, num_steps=num_steps, guidance_scale=guidance_scale
         )
-
-    @property
-    def stains(self) -> tuple[str, ...]:
-        """What it makes."""
-        return tuple(self.config.stains)
-
-    @property
-    def mpp(self) -> float:
-        """Microns per pixel that it knows."""
-        return float(self.config.mpp)
 
     @property
     def multiple(self) -> int:
@@ -87,24 +72,7 @@ class GanPipeline(Pipeline):
         """
         if not requests:
             return []
-        self._check_sizes(requests)
-        tiles = torch.from_numpy(np.stack([request.he for request in requests])).to(self.device)
-        made = self.network(from_image(tiles), self._labels(requests))
+        made = self.network(*self.batch(requests))
         if on_step is not None:
             on_step(1, 1)
         return [Stained(ihc=image, mask=None) for image in to_image(made).cpu().numpy()]
-
-    def _check_sizes(self, requests: Sequence[StainRequest]) -> None:
-        sizes = {request.he.shape[:2] for request in requests}
-        if len(sizes) > 1:
-            raise InputError("tiles of one call have one size")
-        height, width = sizes.pop()
-        if height % self.multiple or width % self.multiple:
-            problem = f"a tile of {width} x {height} pixels"
-            raise InputError(problem, where=requests[0].id, expected=f"multiples of {self.multiple}")
-
-    def _labels(self, requests: Sequence[StainRequest]) -> Int[Tensor, " b"]:
-        if unknown := {request.stain for request in requests} - set(self.stains):
-            problem = f"this checkpoint makes no {' or '.join(sorted(unknown))}"
-            raise InputError(problem, expected=", ".join(self.stains))
-        return torch.tensor([self.stains.index(request.stain) for request in requests], device=self.device)

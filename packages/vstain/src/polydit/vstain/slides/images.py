@@ -9,11 +9,11 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from polydit.vstain.noise import noise_field
+from polydit.vstain.noise import CHANNELS, noise_field
 from polydit.vstain.slides.grid import MULTIPLE, Grid
 from polydit.vstain.slides.mosaic import Mosaic, kept_part
 from polydit.vstain.slides.settings import Blend
-from polydit.vstain.slides.staining import NOISE_CHANNELS, Stainer, stain_in_memory
+from polydit.vstain.slides.staining import Stainer, stain_in_memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,7 @@ def _whole(
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         he = np.stack([mirrored(image, 0, 0, wide, tall) for image in images[part]])
-        noise = np.stack([noise_field(seed, 0, 0, wide, tall, NOISE_CHANNELS) for seed in seeds[part]])
+        noise = np.stack([noise_field(seed, 0, 0, wide, tall, CHANNELS) for seed in seeds[part]])
         stain, mask = stain_in_memory(stainer, he, noise)
         for place in range(len(he)):
             bits = None if mask is None else mask[place, :height, :width]
@@ -98,7 +98,7 @@ def _tiled(
     side, tiles = grid.patch, iter(grid)
     while batch := list(islice(tiles, batch_size)):
         he = np.stack([mirrored(image, tile.x, tile.y, side, side) for tile in batch])
-        noise = np.stack([noise_field(seed, tile.x, tile.y, side, side, NOISE_CHANNELS) for tile in batch])
+        noise = np.stack([noise_field(seed, tile.x, tile.y, side, side, CHANNELS) for tile in batch])
         stain, mask = stain_in_memory(stainer, he, noise)
         for place, tile in enumerate(batch):
             stains[tile.number] = kept_part(stain[place], grid, blend)

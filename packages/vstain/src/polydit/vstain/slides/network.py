@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from polydit.vstain.pipeline import StainRequest
+from polydit.vstain.tiles import StainRequest
 
 if TYPE_CHECKING:
     from polydit.vstain.baseline.pipeline import GanPipeline

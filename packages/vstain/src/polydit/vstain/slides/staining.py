@@ -16,14 +16,13 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from polydit.core.jobs.memory import is_out_of_memory, release_cached_memory
-from polydit.vstain.noise import noise_field
+from polydit.vstain.noise import CHANNELS, noise_field
 from polydit.vstain.slides.background import Ground, Overview, find_ground, overview
 from polydit.vstain.slides.grid import Grid, Tile
 from polydit.vstain.slides.journal import Journal, SlidePlan
 from polydit.vstain.slides.mosaic import Mosaic, kept_part
 from polydit.vstain.slides.reading import Slide
 
-NOISE_CHANNELS = 4  # three of the image, one of the mask
 _log = logging.getLogger(__name__)
 
 
@@ -128,7 +127,7 @@ def _stain_batch(
     plan = journal.plan
     side = plan.grid.patch
     he = np.stack([slide.read(tile.x, tile.y, side, side, mpp=plan.mpp, outside=white) for tile in batch])
-    noise = np.stack([noise_field(plan.seed, tile.x, tile.y, side, side, NOISE_CHANNELS) for tile in batch])
+    noise = np.stack([noise_field(plan.seed, tile.x, tile.y, side, side, CHANNELS) for tile in batch])
     stain, mask = stain_in_memory(stainer, he, noise)
     kept = np.stack([kept_part(patch, plan.grid, plan.blend) for patch in stain])
     if plan.mask:

@@ -193,6 +193,10 @@ class SamplingJob(ABC, Generic[T]):
         self._print_summary(tally, products, output)
         ctx.exit(tally.exit_code)
 
+    def _count(self, number: int) -> str:
+        """Such as "1 cloud" or "2 clouds"."""
+        return f"{number} {self.noun.removesuffix('s') if number == 1 else self.noun}"
+
     def _missing(self, manifest: Manifest) -> int:
         return self.plan.missing(manifest, retry_failed=self.call.retry_failed)
 
@@ -281,7 +285,7 @@ class SamplingJob(ABC, Generic[T]):
         if self.caches.runs:
             record["cache"] = {"setting": self.cache, **self.caches.record()}
             lines.append(f"cache {self.cache}: {self.caches}")
-        output.summary(record, *lines, f"{done} {self.noun} in {out}")
+        output.summary(record, *lines, f"{self._count(done)} in {out}")
 
     def _print_plan(self, output: Output) -> None:
         from polydit.core.jobs.device import choose_device
@@ -307,7 +311,7 @@ class SamplingJob(ABC, Generic[T]):
         scale, memory = f"{self.guidance_scale:g}", f"{cost.memory_bytes / 1e9:.1f} GB"
         output.summary(
             {"dry_run": True, **record},
-            f"would make: {missing} {self.noun} {text}",
+            f"would make: {self._count(missing)} {text}",
             f"checkpoint: {self.checkpoint.name}, {cost.parameters:,} parameters",
             f"sampling:   {self.num_steps} steps, guidance scale {scale}, seed {self.plan.seed}",
             f"cache:      {self.cache}",
