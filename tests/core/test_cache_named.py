@@ -27,6 +27,7 @@ from polydit.core.sampling.cache import (
     Modules,
     MovingRange,
     Newton,
+    Output,
     Reuse,
     Table,
     Taylor,
@@ -41,6 +42,10 @@ GATE = FirstBlock(threshold=0.03, forecaster=Taylor(1), residual=False, warm_up=
 LINES = {
     "newton": Cache(Newton(2), BlockRange(first=1), Interval(every=3, warm_up=2)),
     "newton(every=4,order=1,time=log_snr)": Cache(Newton(1, "log_snr"), BlockRange(), Interval(every=4)),
+    "output": Cache(Newton(1), Output(), Interval(every=2, warm_up=2)),
+    "output(every=4,order=0,warm_up=1,cool_down=1)": Cache(
+        Newton(0), Output(), Interval(every=4, warm_up=1, cool_down=1)
+    ),
     "taylorseer": Cache(Taylor(2), Modules(), Interval(every=3, warm_up=2)),
     "cg-taylor": Cache(Taylor(1), BlockRange(first=1, residual=False), GATE),
     "fbcache": Cache(Reuse(), BlockRange(first=1), FirstBlock(threshold=0.08)),
@@ -65,7 +70,7 @@ def test_every_name_has_a_line() -> None:
 
 def test_a_setting_tells_all_its_options() -> None:
     assert str(CacheSetting.parse(" newton( every = 4 ) ")) == (
-        "newton(every=4,order=2,warm_up=2,first=1,time=step)"
+        "newton(every=4,order=2,warm_up=2,cool_down=0,first=1,time=step)"
     )
     assert str(CacheSetting.parse("fbcache()")) == "fbcache(threshold=0.08,warm_up=1,cool_down=0)"
     assert str(CacheSetting.parse("none")) == "none"
@@ -74,7 +79,10 @@ def test_a_setting_tells_all_its_options() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("teacache", "no cache is called 'teacache'; expected none, newton, taylorseer, cg-taylor, fbcache"),
+        (
+            "teacache",
+            "no cache is called 'teacache'; expected none, newton, output, taylorseer, cg-taylor, fbcache",
+        ),
         ("newton(every=3", "no cache is called"),
         ("newton(interval=3)", "newton has no option 'interval'; expected options of it: every=3, order=2"),
         ("none(every=3)", "none has no option 'every'; expected options of it: none"),

@@ -25,6 +25,7 @@ from polydit.core.sampling.cache import (
     Interval,
     Modules,
     Newton,
+    Output,
     Reuse,
     RoutedModules,
     RouterTraining,
@@ -45,6 +46,7 @@ CACHES = {
     "newton-log-snr": Cache(Newton(1, "log_snr"), BlockRange(first=1), Interval(every=3)),
     "delta": Cache(Reuse(), BlockRange(first=0, stop=2), Interval(every=2)),
     "last-block": Cache(Taylor(1), BlockRange(first=0, residual=False), Interval(every=3)),
+    "output": Cache(Newton(1), Output(), Interval(every=3)),
     "first-block": Cache(Reuse(), BlockRange(first=1), FirstBlock(threshold=0.3)),
     "gate": Cache(
         Taylor(1),

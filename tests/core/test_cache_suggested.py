@@ -8,9 +8,9 @@ import pytest
 
 from polydit.core.errors import CheckpointError, InputError
 from polydit.core.sampling.cache import RouteTable
-from polydit.core.sampling.cache.suggested import ROUTES, from_folder, into_folder, settled
+from polydit.core.sampling.cache.suggested import ROUTES, from_folder, into_folder, settled, suggestion
 
-NEWTON = "newton(every=3,order=2,warm_up=2,first=1,time=step)"
+NEWTON = "newton(every=3,order=2,warm_up=2,cool_down=0,first=1,time=step)"
 TABLE = RouteTable(modules=("0.attn",), computed=((True,), (False,)))
 
 
@@ -23,6 +23,12 @@ def test_auto_is_what_the_checkpoint_suggests(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no cache is called 'magic'") as refused:
         settled("auto", "magic", tmp_path)
     assert str(tmp_path) in str(refused.value)
+
+
+def test_a_suggestion_is_for_the_checkpoints_own_number_of_steps() -> None:
+    index = {"num_steps": 5, "cache": "newton"}
+    assert suggestion(index, 5) == "newton"
+    assert suggestion(index, 50) is None is suggestion({"cache": "newton"}, 5)
 
 
 def test_a_table_goes_into_the_folder_and_comes_from_there(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from polydit.molgen.pipeline import MolgenPipeline, SampleRequest
 
 Sample = Callable[..., Result]
-NEWTON = "newton(every=3,order=2,warm_up=2,first=1,time=step)"
+NEWTON = "newton(every=3,order=2,warm_up=2,cool_down=0,first=1,time=step)"
 
 
 def items(out: Path) -> dict[str, bytes]:
@@ -133,8 +133,13 @@ def test_auto_is_what_the_checkpoint_suggests(sample: Sample, tmp_path: Path, ti
     def suggest(cache: str) -> None:
         (folder / "model_index.json").write_text(json.dumps(index | {"cache": cache}))
 
-    suggest("newton(every=2)")
+    assert index["num_steps"] != 6
     arguments = ("--num-samples", 2, "--num-steps", 6, "--checkpoint", folder)
+    suggest("newton(every=2)")
+    result = ran(sample(*arguments, "--out", tmp_path / "longer"))
+    assert "cache newton" not in result.stdout, "it was chosen for another number of steps"
+    index["num_steps"] = 6
+    suggest("newton(every=2)")
     result = ran(sample(*arguments, "--out", tmp_path / "auto"))
     assert "cache newton(every=2,order=2," in result.stdout
     ran(sample(*arguments, "--cache", "newton(every=2)", "--out", tmp_path / "named"))

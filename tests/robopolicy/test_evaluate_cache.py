@@ -25,7 +25,7 @@ from polydit.robopolicy.episode import Episode
 
 Invoke = Callable[..., Result]
 TASK = "drawer-open-v3"
-NEWTON = "newton(every=3,order=2,warm_up=2,first=1,time=step)"
+NEWTON = "newton(every=3,order=2,warm_up=2,cool_down=0,first=1,time=step)"
 SHORT = ("--task", TASK, "--episodes", 1, "--max-steps", 8, "--no-report", "--plots", 0)
 
 

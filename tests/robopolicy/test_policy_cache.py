@@ -22,7 +22,7 @@ from polydit.robopolicy.recipe import MoDESettings, NetworkSize, PADSettings, Re
 Make = Callable[..., RobotPolicy]
 Observation = Mapping[str, np.ndarray | str]
 SIZES = Sizes(state=5, action=3, language=8, language_tokens=2)
-NEWTON = "newton(every=3,order=2,warm_up=2,first=1,time=step)"
+NEWTON = "newton(every=3,order=2,warm_up=2,cool_down=0,first=1,time=step)"
 
 
 def system(name: str, **settings: Any) -> Any:

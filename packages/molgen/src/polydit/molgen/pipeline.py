@@ -167,7 +167,7 @@ class MolgenPipeline(Pipeline):
             raise InputError(f"{steps} steps are too few", where="num_steps", expected="2 or more")
         sizes = torch.tensor([r.num_atoms for r in requests])
         mask = padding_of(sizes, int(sizes.max())).to(self.device)
-        chosen = self.cache if cache == AUTO else cache
+        chosen = self.chosen_cache(cache, steps)
         latents = self.generate_latents(
             requests, mask, steps, scale, on_step, cache=chosen, on_cache=on_cache
         )

@@ -184,7 +184,7 @@ class PointPipeline(Pipeline):
         drawn = [r.noise(own) for r, own in zip(requests, generators, strict=True)]
         noise = torch.stack(drawn).to(self.device)
         known = _Known(requests, noise, self.normalisation, schedule)
-        chosen = self.cache if cache == AUTO else cache
+        chosen = self.chosen_cache(cache, steps)
         with cached(self.network, chosen, schedule.clock, on_report=on_cache):
             points = denoise(
                 _Guided(self.network, self._labels(requests), scale, schedule),

@@ -192,8 +192,9 @@ class RobotPolicy(Pipeline):
         Raises:
             InputError: As in `plan`.
         """
-        chosen = self.cache if cache == AUTO else cache
-        batch, start = self.collate(observations).to(self.device), noise.to(self.device)
+        chosen = self.chosen_cache(cache, num_steps)
+        device = next(self.network.parameters()).device  # `device` of diffusers walks through all modules
+        batch, start = self.collate(observations).to(device), noise.to(device)
         return self.model.sample(batch, start, num_steps or None, cache=chosen, on_cache=self.on_cache)
 
     # -----------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ DOMAIN = Domain(
     summary="virtual staining (StainDiffuser)",
     distribution="polydit-vstain",
     command="vstain",
+    calibration="polydit.vstain.calibration:sampler",
     checkpoints=(STARTER,),
     checks=(
         "polydit.vstain.domain:check_images",

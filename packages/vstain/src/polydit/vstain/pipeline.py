@@ -10,6 +10,7 @@ Shapes: b tiles, h x w pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from itertools import repeat
 from typing import Any
 
@@ -22,13 +23,15 @@ from torch import Tensor
 from polydit.core.errors import InputError
 from polydit.core.nn.modulation import ModulationTable
 from polydit.core.objectives import GaussianDiffusion
+from polydit.core.sampling.cache import Cache, CacheReport, cached
+from polydit.core.sampling.cache.named import AUTO, NONE
 from polydit.core.sampling.guidance.classifier_free import guide
 from polydit.core.sampling.loop import denoise
 from polydit.core.sampling.modulation import ModulationSchedule
 from polydit.vstain.model import Denoiser, StainDiT, Tissue
 from polydit.vstain.noise import IMAGE_CHANNELS
 from polydit.vstain.pictures import Normalisation, to_image
-from polydit.vstain.schedules import sampler
+from polydit.vstain.schedules import clock_of, sampler
 from polydit.vstain.tiles import Stained, StainRequest, TilePipeline
 
 
@@ -44,6 +47,7 @@ class StainPipeline(TilePipeline):
         scale: Likewise.
         num_steps: Default number of network calls per tile.
         guidance_scale: Default guidance scale; 1 = none.
+        cache: Default cache of the denoisers, such as "newton(every=4)".
     """
 
     components_by_name = {"network": StainDiT, "scheduler": DDIMScheduler}  # noqa: RUF012  diffusers' folder layout
@@ -58,6 +62,7 @@ class StainPipeline(TilePipeline):
         scale: float = 1.0,
         num_steps: int = 10,
         guidance_scale: float = 1.0,
+        cache: str = NONE,
     ) -> None:
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
@@ -68,6 +73,7 @@ class StainPipeline(TilePipeline):
             scale=scale,
             num_steps=num_steps,
             guidance_scale=guidance_scale,
+            cache=cache,
         )
 
     @property
@@ -79,6 +85,11 @@ class StainPipeline(TilePipeline):
     def has_mask(self) -> bool:
         """Whether it also makes masks."""
         return self.network.mask is not None
+
+    def denoisers(self, *, mask: bool = True) -> list[Denoiser]:
+        """What is called in every step: the stain's denoiser, and with `mask` that of the mask if there is one."""
+        branches = (self.network.image, self.network.mask if mask else None)
+        return [branch for branch in branches if branch is not None]
 
     @property
     def normalisation(self) -> Normalisation:
@@ -94,6 +105,8 @@ class StainPipeline(TilePipeline):
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         mask: bool = True,
+        cache: str | Cache | None = AUTO,
+        on_cache: Callable[[CacheReport], object] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[Stained]:
         """Stain one tile per request, in their order. All requests of a call have one size.
@@ -103,13 +116,47 @@ class StainPipeline(TilePipeline):
             num_steps: Network calls per tile (guidance doubles each); None = the checkpoint's default.
             guidance_scale: 1 = no guidance, 0 = without the H&E; None = the checkpoint's default.
             mask: Whether to make the mask as well; without it the work is a third less.
+            cache: Steps that are forecast, in each denoiser: a `Cache`, or its name such as "newton(every=4)"; "auto" =
+                the checkpoint's, None = none.
+            on_cache: Told what the cache did in the stain's denoiser.
             on_step: Told (calls done, calls in all).
 
         Raises:
-            InputError: A stain is unknown, the sizes differ or are no multiple of the patch, or there is no step.
+            InputError: A stain is unknown, the sizes differ or are no multiple of the patch, there is no step, or no
+                such cache.
         """
         if not requests:
             return []
+        found = self.generate(
+            requests,
+            num_steps=num_steps,
+            guidance_scale=guidance_scale,
+            mask=mask,
+            cache=cache,
+            on_cache=on_cache,
+            on_step=on_step,
+        )
+        images = to_image(self.normalisation.denormalise(found[:, :IMAGE_CHANNELS])).cpu().numpy()
+        bits = found[:, IMAGE_CHANNELS:]
+        masks = (bits[:, 0] > 0).cpu().numpy() if bits.shape[1] else [None] * len(requests)
+        return [Stained(image, positive) for image, positive in zip(images, masks, strict=True)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        requests: Sequence[StainRequest],
+        *,
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        mask: bool = True,
+        cache: str | Cache | None = AUTO,
+        on_cache: Callable[[CacheReport], object] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """What the network makes, before it is a picture: the normalised stain, then the mask's analog bits if wanted.
+
+        Arguments and errors are those of a call; there is one request at least.
+        """
         steps = self.config.num_steps if num_steps is None else num_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         most = self.scheduler.config.num_train_timesteps
@@ -119,6 +166,7 @@ class StainPipeline(TilePipeline):
         wanted = mask and self.has_mask
         he, stains = self.batch(requests)
         noise = torch.from_numpy(np.stack([request.noise for request in requests])).to(self.device)
+        chosen = self.chosen_cache(cache, steps)
         predict = _Guided(
             self.network,
             he,
@@ -128,10 +176,12 @@ class StainPipeline(TilePipeline):
             scale,
             wanted,
         )
-        found = denoise(predict, noise if wanted else noise[:, :IMAGE_CHANNELS], scheduler, on_step=on_step)
-        images = to_image(self.normalisation.denormalise(found[:, :IMAGE_CHANNELS])).cpu().numpy()
-        masks = (found[:, IMAGE_CHANNELS] > 0).cpu().numpy() if wanted else [None] * len(requests)
-        return [Stained(image, positive) for image, positive in zip(images, masks, strict=True)]
+        with ExitStack() as runs:
+            for branch, report in zip(self.denoisers(mask=wanted), (on_cache, None), strict=False):
+                runs.enter_context(cached(branch, chosen, clock_of(scheduler), on_report=report))
+            return denoise(
+                predict, noise if wanted else noise[:, :IMAGE_CHANNELS], scheduler, on_step=on_step
+            )
 
 
 class _Guided:

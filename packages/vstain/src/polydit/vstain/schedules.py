@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, from_numpy
 
 from polydit.core.objectives.diffusion import respace
+from polydit.core.sampling.cache import Clock
 
 
 def stain_scheduler() -> DDIMScheduler:
@@ -49,3 +50,14 @@ def sampler(stored: DDIMScheduler, num_steps: int) -> tuple[DDIMScheduler, Int[T
     )
     spaced.set_timesteps(num_steps)
     return spaced, from_numpy(times)
+
+
+def clock_of(spaced: DDIMScheduler) -> Clock:
+    """The steps of a `sampler` in time, for caches.
+
+    Without signal √((1-ᾱ) / ᾱ) is infinite. So the noise level is that of the straight path with the same ratio of
+    signal to noise, √(1-ᾱ) / (√ᾱ + √(1-ᾱ)), which is 1 there.
+    """
+    alphas = spaced.alphas_cumprod.double().flip(0)
+    noise, signal = (1.0 - alphas).clamp(min=0.0).sqrt(), alphas.sqrt()
+    return Clock.flow((noise / (noise + signal)).tolist())

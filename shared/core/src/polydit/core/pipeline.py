@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffusers import DiffusionPipeline
 
 from polydit.core.checkpoints.checkpoint import read_index
 from polydit.core.errors import CheckpointError
-from polydit.core.sampling.cache.named import CACHE_KEY, NONE
+from polydit.core.sampling.cache.named import AUTO, CACHE_KEY, NONE
 from polydit.core.sampling.cache.suggested import from_folder, into_folder
+
+if TYPE_CHECKING:
+    from polydit.core.sampling.cache import Cache
 
 
 class Pipeline(DiffusionPipeline):
@@ -26,6 +29,12 @@ class Pipeline(DiffusionPipeline):
     def cache(self) -> str:
         """The cache that the checkpoint suggests, as `--cache` takes it; "none" for a pipeline without the argument."""
         return str(self.config.get(CACHE_KEY) or NONE)
+
+    def chosen_cache(self, asked: str | Cache | None, num_steps: int) -> str | Cache | None:
+        """The cache of a run; "auto" = the checkpoint's in runs of the checkpoint's own number of steps, else none."""
+        if asked != AUTO:
+            return asked
+        return self.cache if num_steps == self.config.num_steps else NONE
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Pipeline:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from polydit.core.errors import InputError
-from polydit.core.sampling.cache.named import AUTO, CACHE_KEY, NONE
-from polydit.core.sampling.cache.suggested import settled
+from polydit.core.sampling.cache.named import AUTO, NONE
+from polydit.core.sampling.cache.suggested import settled, suggestion
 
 if TYPE_CHECKING:
     from polydit.core.sampling.cache.report import CacheReport
@@ -60,13 +60,14 @@ class PolicyChoice:
             CheckpointError: It cannot be read, or suggests a cache that does not exist.
         """
         index = checkpoint.index
+        steps = index["num_steps"] if num_steps is None else num_steps
         return cls(
             name=checkpoint.name,
             folder=checkpoint.path,
             facts=checkpoint.facts(),
             execute=index["execute"] if execute is None else execute,
-            num_steps=index["num_steps"] if num_steps is None else num_steps,
-            cache=settled(cache, index.get(CACHE_KEY), checkpoint.path),
+            num_steps=steps,
+            cache=settled(cache, suggestion(index, steps), checkpoint.path),
         )
 
     @property

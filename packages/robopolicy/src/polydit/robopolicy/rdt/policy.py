@@ -5,6 +5,7 @@ Shapes: b items, h horizon, a action slots, s state slots.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -70,6 +71,9 @@ class RDTPolicy:
         self.withholding = withholding or Withholding()
         self._num_steps = STEPS[solver] if num_steps is None else num_steps
         self._diffusion = DDPMScheduler(**_DIFFUSION, clip_sample=False)
+        self._scheduler = _scheduler(
+            solver
+        )  # made once: a thousand noise levels take longer than a network call
         self._state_mask = self._mask(network.state_dim)
         self._action_mask = self._mask(self.action_dim)
 
@@ -191,10 +195,9 @@ class RDTPolicy:
         most = _DIFFUSION["num_train_timesteps"]
         if not 1 <= num_steps <= most:
             raise InputError(f"{num_steps} steps", where="num_steps", expected=f"1..{most}")
-        if self.solver == "dpm":
-            scheduler = DPMSolverMultistepScheduler(**_DIFFUSION)
-        else:  # "trailing" starts at the last time, where there is nothing but noise
-            scheduler = DDPMScheduler(**_DIFFUSION, clip_sample=False, timestep_spacing="trailing")
+        scheduler = copy.copy(
+            self._scheduler
+        )  # what `set_timesteps` and `step` change, the former makes anew
         with warnings.catch_warnings():
             # diffusers 0.42 hands a tensor to numpy in a way that numpy 2 deprecates
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -217,6 +220,13 @@ class RDTPolicy:
             raise ValueError(f"this policy needs {lacking}")
         with torch.no_grad():
             return replace(conditions, images=self.encoder(conditions.images))
+
+
+def _scheduler(solver: Solver) -> DPMSolverMultistepScheduler | DDPMScheduler:
+    if solver == "dpm":
+        return DPMSolverMultistepScheduler(**_DIFFUSION)
+    # "trailing" starts at the last time, where there is nothing but noise
+    return DDPMScheduler(**_DIFFUSION, clip_sample=False, timestep_spacing="trailing")
 
 
 def _generators(noise: Float[Tensor, "b h a"]) -> list[torch.Generator]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from polydit.core.sampling.cache import Cache, CacheReport
 from polydit.vstain.baseline.networks import UNetGenerator
 from polydit.vstain.pictures import to_image
 from polydit.vstain.tiles import Stained, StainRequest, TilePipeline
@@ -56,6 +57,8 @@ class GanPipeline(TilePipeline):
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         mask: bool = True,
+        cache: str | Cache | None = None,
+        on_cache: Callable[[CacheReport], object] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[Stained]:
         """Stain one tile per request, in their order. All tiles of a call have one size, a multiple of `multiple`.
@@ -65,6 +68,8 @@ class GanPipeline(TilePipeline):
             num_steps: Without effect: there is one pass.
             guidance_scale: Without effect.
             mask: Without effect: the network makes no mask, and `Stained.mask` is None.
+            cache: Without effect.
+            on_cache: Never told anything.
             on_step: Told (1, 1) after the pass.
 
         Raises:

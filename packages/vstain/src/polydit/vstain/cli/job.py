@@ -88,7 +88,7 @@ class RunJob(SamplingJob[PlannedInput]):
                 f"--patch {self.settings.patch} does not suit the network",
                 expected=f"a multiple of {pipeline.multiple}",
             )
-        settings = replace(self.settings, multiple=pipeline.multiple)
+        settings = replace(self.settings, multiple=pipeline.multiple, cache=self.cache)
         nn.Module.to(pipeline.network, choose_dtype(self.call.dtype))
         stainer = NetworkStainer(
             pipeline=pipeline.to(device.name),
@@ -96,6 +96,8 @@ class RunJob(SamplingJob[PlannedInput]):
             num_steps=settings.num_steps,
             guidance_scale=settings.guidance_scale,
             mask=settings.mask,
+            cache=settings.cache,
+            on_cache=self.caches.add,
         )
         return StainRun(
             stainer=stainer,

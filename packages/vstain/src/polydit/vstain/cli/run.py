@@ -16,6 +16,7 @@ from polydit.core.cli.options import (
     seed_option,
 )
 from polydit.core.cli.output import Output
+from polydit.core.cli.sampling import cache_option
 from polydit.vstain.checkpoint import Checkpoint
 from polydit.vstain.cli.job import RunCall, RunJob
 from polydit.vstain.slides.grid import Grid, check_blend
@@ -57,6 +58,7 @@ _DEFAULT = {field.name: field.default for field in fields(StainSettings)}
 )  # fmt: skip
 @num_steps_option
 @guidance_scale_option
+@cache_option
 @seed_option
 @checkpoint_option
 @report_option

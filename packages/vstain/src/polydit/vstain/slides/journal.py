@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 
 from polydit.core.errors import InputError
 from polydit.core.jobs.files import atomic_file, sync_folder
+from polydit.core.sampling.cache.named import NONE
 from polydit.vstain.slides.grid import Grid, check_blend
 from polydit.vstain.slides.mosaic import kept_side
 from polydit.vstain.slides.settings import Blend
@@ -44,6 +45,7 @@ class SlidePlan:
         mask: Whether cells are outlined too.
         skip: Whether tiles of glass are skipped.
         precision: Of the network.
+        cache: Steps of the sampler that are forecast.
     """
 
     slide: str
@@ -58,6 +60,7 @@ class SlidePlan:
     mask: bool = True
     skip: bool = True
     precision: str = "fp32"
+    cache: str = NONE
 
     def __post_init__(self) -> None:
         check_blend(self.grid, self.blend)

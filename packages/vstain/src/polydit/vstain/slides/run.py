@@ -114,6 +114,7 @@ class StainRun:
             mask=settings.mask,
             skip=settings.skip,
             precision=settings.precision,
+            cache=settings.cache,
         )
         folder = scratch_folder(self.out, item.id)
         with Journal(folder, plan) as journal:
@@ -186,6 +187,7 @@ class StainRun:
             "model": settings.model,
             "num_steps": settings.num_steps,
             "guidance_scale": settings.guidance_scale,
+            "cache": settings.cache,
         }
 
 

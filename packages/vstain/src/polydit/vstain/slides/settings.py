@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from polydit.core.sampling.cache.named import NONE
 from polydit.vstain.data.recipe import STAINS
 
 Blend = Literal["crop", "feather"]
@@ -40,6 +41,7 @@ class StainSettings:
         skip: Whether tiles without tissue are skipped.
         format: Of a slide's pyramid.
         precision: Of the network.
+        cache: Steps of the sampler that are forecast.
         multiple: Pixels that the sides of what the network is given are multiples of.
     """
 
@@ -57,6 +59,7 @@ class StainSettings:
     skip: bool = True
     format: PyramidFormat = "ome"
     precision: str = "fp32"
+    cache: str = NONE
     multiple: int = 8
 
 

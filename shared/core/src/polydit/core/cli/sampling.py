@@ -22,9 +22,9 @@ from polydit.core.errors import InputError
 from polydit.core.jobs import Manifest, ManifestRecord, RunFolder, Tally, run_batches
 from polydit.core.jobs.items import Item, Outcome
 from polydit.core.jobs.plan import Plan, Shard
-from polydit.core.sampling.cache.named import AUTO, CACHE_KEY, CACHES, NONE, CacheSetting
+from polydit.core.sampling.cache.named import AUTO, CACHES, NONE, CacheSetting
 from polydit.core.sampling.cache.report import CacheTally, CacheWarning
-from polydit.core.sampling.cache.suggested import settled
+from polydit.core.sampling.cache.suggested import settled, suggestion
 
 if TYPE_CHECKING:
     from polydit.core.checkpoints.checkpoint import Checkpoint
@@ -48,7 +48,8 @@ def _check_cache(ctx: click.Context, param: click.Parameter, value: str) -> str:
 cache_option = SharedOption(
     "--cache", default=AUTO, callback=_check_cache, metavar="|".join((AUTO, *CACHES)),
     help="Forecast some steps in place of computing them: faster, a little less exact. auto: as the checkpoint "
-    "suggests. Options in brackets, as in 'newton(every=4)'. cg-taylor and fbcache choose the steps of a whole batch.",
+    "suggests for its own number of steps. Options in brackets, as in 'newton(every=4)'. cg-taylor and fbcache choose "
+    "the steps of a whole batch.",
 )  # fmt: skip
 
 
@@ -168,7 +169,8 @@ class SamplingJob(ABC, Generic[T]):
         Raises:
             CheckpointError: The checkpoint suggests one that does not exist.
         """
-        return settled(self.call.cache, self.checkpoint.index.get(CACHE_KEY), self.checkpoint.path)
+        suggested = suggestion(self.checkpoint.index, self.num_steps)
+        return settled(self.call.cache, suggested, self.checkpoint.path)
 
     @property
     def model(self) -> str:
@@ -261,7 +263,8 @@ class SamplingJob(ABC, Generic[T]):
     def _say_what_auto_is(self, options: Mapping[str, Option], output: Output) -> None:
         asked = options.get("cache")
         if asked is not None and asked.value == AUTO and asked.source != "default":
-            output.note(f"--cache auto: checkpoint {self.checkpoint.name} suggests {self.cache}.")
+            steps = f"{self.num_steps} steps"
+            output.note(f"--cache auto: checkpoint {self.checkpoint.name} suggests {self.cache} for {steps}.")
 
     def _record_cache(self, folder: RunFolder, tally: Tally, output: Output) -> None:
         """What the cache did, into run.json; loud if it did nothing, or if its forecasts are worse than zeros."""

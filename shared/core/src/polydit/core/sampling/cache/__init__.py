@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from polydit.core.sampling.cache.forecasters import Forecaster, Ladder, Newton, Reuse, Taylor
     from polydit.core.sampling.cache.modules import Modules, RoutedModules
     from polydit.core.sampling.cache.named import CACHES, CacheSetting, cache_named, cached
+    from polydit.core.sampling.cache.output import Output
     from polydit.core.sampling.cache.policies import FirstBlock, Interval, Policy, Table
     from polydit.core.sampling.cache.report import CacheReport, CacheTally, CacheWarning
     from polydit.core.sampling.cache.router import RouterTraining, train_router
@@ -45,6 +46,7 @@ __all__ = [
     "Modules",
     "MovingRange",
     "Newton",
+    "Output",
     "Policy",
     "Reuse",
     "RouteTable",
@@ -78,6 +80,7 @@ __getattr__, __dir__ = lazy_names(
         "CacheSetting": "polydit.core.sampling.cache.named",
         "cache_named": "polydit.core.sampling.cache.named",
         "cached": "polydit.core.sampling.cache.named",
+        "Output": "polydit.core.sampling.cache.output",
         "FirstBlock": "polydit.core.sampling.cache.policies",
         "Interval": "polydit.core.sampling.cache.policies",
         "Policy": "polydit.core.sampling.cache.policies",

@@ -62,6 +62,15 @@ def handling(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
             _remove(module)
 
 
+def within(outer: Handler, inner: Handler) -> Handler:
+    """A handler whose module's own `forward` is another handler."""
+
+    def handler(forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return outer(lambda *a, **k: inner(forward, a, k), args, kwargs)
+
+    return handler
+
+
 def is_handled(module: nn.Module) -> bool:
     """Whether a `handling` block of this thread has a handler for the module."""
     return any(module in handlers for handlers in _ACTIVE.get())

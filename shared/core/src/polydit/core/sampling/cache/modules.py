@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from polydit.core.errors import InputError
-from polydit.core.sampling.cache.hooks import Forward, Handler
+from polydit.core.sampling.cache.blocks import find_blocks
+from polydit.core.sampling.cache.hooks import Handler
+from polydit.core.sampling.cache.output import Outputs
 from polydit.core.sampling.cache.routes import RouteTable
 from polydit.core.sampling.cache.state import RunState
 
@@ -32,15 +33,15 @@ class Modules:
     names: tuple[str, ...] = INNER
     first: int = 0
 
-    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+    def handlers(self, network: nn.Module, state: RunState) -> dict[nn.Module, Handler]:
         """One for each module.
 
         Raises:
             InputError: No block has a child of these names.
         """
-        found = inner_modules(blocks, self.names, self.first)
+        found = inner_modules(find_blocks(network), self.names, self.first)
         state.watched = list(found)[-1]
-        return {module: _Output(state, name) for name, module in found.items()}
+        return {module: Outputs(state, name) for name, module in found.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,13 +61,13 @@ class RoutedModules:
         """It begins with the first block."""
         return 0
 
-    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+    def handlers(self, network: nn.Module, state: RunState) -> dict[nn.Module, Handler]:
         """One for each module.
 
         Raises:
             InputError: The table is of other modules.
         """
-        found = inner_modules(blocks)
+        found = inner_modules(find_blocks(network))
         if strange := sorted(set(found) ^ set(self.table.modules)):
             has = "network" if strange[0] in found else "table"
             raise InputError(
@@ -76,7 +77,7 @@ class RoutedModules:
             )
         state.watched = list(found)[-1]
         return {
-            module: _Output(state, name, partial(self.table.reuses, name)) for name, module in found.items()
+            module: Outputs(state, name, partial(self.table.reuses, name)) for name, module in found.items()
         }
 
 
@@ -107,35 +108,3 @@ def inner_modules(
             hint=f"Name modules that they have: {has}",
         )
     return found
-
-
-class _Output:
-    """What one module gives in one run: a tensor or a tuple of tensors, computed or forecast.
-
-    Args:
-        state: Of the run.
-        place: Under which name its values are kept.
-        serves: Whether it may be forecast at a step; where it may not, it is computed.
-    """
-
-    def __init__(
-        self, state: RunState, place: Hashable, serves: Callable[[int], bool] = lambda step: True
-    ) -> None:
-        self.state, self.place, self.serves = state, place, serves
-        self.is_tuple = False
-
-    def __call__(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self.state.now.full and self.serves(self.state.now.step):
-            values = self.state.forecast(self.place)
-            return values if self.is_tuple else values[0]
-        output = forward(*args, **kwargs)
-        self.is_tuple = isinstance(output, tuple)
-        values = tuple(output) if self.is_tuple else (output,)
-        if any(value is not None and not isinstance(value, Tensor) for value in values):
-            raise InputError(
-                f"module {self.place} gives more than tensors: {', '.join(type(v).__name__ for v in values)}",
-                where="cache",
-                hint="Cache other modules, or no modules but whole blocks",
-            )
-        self.state.record(self.place, values)
-        return output

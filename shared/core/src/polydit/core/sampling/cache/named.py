@@ -65,11 +65,27 @@ def _newton(
     every: int = 3,
     order: int = 2,
     warm_up: int = 2,
+    cool_down: int = 0,
     first: int = 1,
     time: Coordinate = "step",
 ) -> c.Cache:
     """What all blocks but the first add, by the polynomial through the last values."""
-    return c.Cache(c.Newton(order, time), c.BlockRange(first=first), c.Interval(every=every, warm_up=warm_up))
+    policy = c.Interval(every=every, warm_up=warm_up, cool_down=cool_down)
+    return c.Cache(c.Newton(order, time), c.BlockRange(first=first), policy)
+
+
+def _output(
+    size: RunSize,
+    *,
+    every: int = 2,
+    order: int = 1,
+    warm_up: int = 2,
+    cool_down: int = 0,
+    time: Coordinate = "step",
+) -> c.Cache:
+    """What the whole network gives, by the polynomial through the last values: a forecast step costs nothing."""
+    policy = c.Interval(every=every, warm_up=warm_up, cool_down=cool_down)
+    return c.Cache(c.Newton(order, time), c.Output(), policy)
 
 
 def _taylorseer(
@@ -135,6 +151,7 @@ def _harmonica(size: RunSize, *, table: str = "") -> c.Cache:
 CACHES: Mapping[str, Callable[..., c.Cache | None]] = {
     NONE: _none,
     "newton": _newton,
+    "output": _output,
     "taylorseer": _taylorseer,
     "cg-taylor": _cg_taylor,
     "fbcache": _fbcache,

@@ -23,7 +23,7 @@ from polydit.core.errors import InputError
 from polydit.core.sampling.cache.blocks import find_blocks
 from polydit.core.sampling.cache.clock import Clock
 from polydit.core.sampling.cache.forecasters import Forecaster, Newton
-from polydit.core.sampling.cache.hooks import Forward, Handler, handling, is_handled
+from polydit.core.sampling.cache.hooks import Forward, Handler, handling, is_handled, within
 from polydit.core.sampling.cache.policies import FirstBlock, Interval, Policy
 from polydit.core.sampling.cache.report import CacheReport, CacheWarning
 from polydit.core.sampling.cache.sites import BlockRange, Site, probe
@@ -56,7 +56,7 @@ class Cache:
                 guidance without a doubled batch, or by a perturbed network. Each has its own memory.
 
         Raises:
-            InputError: The network has no such blocks or is cached already, the schedule is for another number of
+            InputError: The network has no such blocks, or is cached already, the schedule is for another number of
                 steps, or the forecaster needs times that the clock lacks.
         """
         return CacheRun(
@@ -74,7 +74,6 @@ class CacheRun:
         self.cache, self.network, self.clock = cache, network, clock
         self._places = _places(clock.num_steps, calls_per_step)
         self._plan = cache.policy.plan(clock.num_steps)
-        self._blocks = find_blocks(network)
         self._state: RunState | None = None
         self._stack = ExitStack()
         self._calls: list[bool] = []  # for each call so far, whether it was full
@@ -116,7 +115,7 @@ class CacheRun:
     def _start(self) -> tuple[RunState, dict[nn.Module, Handler]]:
         """A new state, and what is to happen in the network's modules."""
         state = RunState(self.cache.forecaster)
-        handlers = self.cache.site.handlers(self._blocks, state)
+        handlers = self.cache.site.handlers(self.network, state)
         policy = self.cache.policy
         if isinstance(policy, FirstBlock):
             if self.cache.site.first < 1:
@@ -126,8 +125,10 @@ class CacheRun:
                     expected="a site whose first block is 1 or later",
                 )
             gate = _Gate(state, policy)
-            handlers[self._blocks[0]] = probe(state, policy.residual, self._blocks[0], gate)
-        handlers[self.network] = self._call
+            block = find_blocks(self.network)[0]
+            handlers[block] = probe(state, policy.residual, block, gate)
+        own = handlers.get(self.network)
+        handlers[self.network] = self._call if own is None else within(self._call, own)
         return state, handlers
 
     def _call(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

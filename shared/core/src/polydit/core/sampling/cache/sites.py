@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from polydit.core.errors import InputError
-from polydit.core.sampling.cache.blocks import BlockPorts
-from polydit.core.sampling.cache.hooks import Forward, Handler
+from polydit.core.sampling.cache.blocks import BlockPorts, find_blocks
+from polydit.core.sampling.cache.hooks import Forward, Handler, within
 from polydit.core.sampling.cache.state import RunState
 
 
@@ -25,7 +25,7 @@ class Site(Protocol):
         """The first block that it touches."""
         ...
 
-    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+    def handlers(self, network: nn.Module, state: RunState) -> dict[nn.Module, Handler]:
         """What to do in place of the modules' own `forward`, for one run."""
         ...
 
@@ -46,12 +46,13 @@ class BlockRange:
     stop: int | None = None
     residual: bool = True
 
-    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+    def handlers(self, network: nn.Module, state: RunState) -> dict[nn.Module, Handler]:
         """One for each block of the range.
 
         Raises:
             InputError: The network has no such blocks.
         """
+        blocks = find_blocks(network)
         chosen = blocks[self.first : self.stop]
         if self.first < 0 or not chosen:
             raise InputError(
@@ -83,12 +84,13 @@ class MovingRange:
         """It begins with the first block."""
         return 0
 
-    def handlers(self, blocks: Sequence[nn.Module], state: RunState) -> dict[nn.Module, Handler]:
+    def handlers(self, network: nn.Module, state: RunState) -> dict[nn.Module, Handler]:
         """One for each block of both ranges; a block may lie in both.
 
         Raises:
             InputError: The network has not so many blocks.
         """
+        blocks = find_blocks(network)
         if not 1 <= self.blocks <= len(blocks):
             raise InputError(
                 f"a range of {self.blocks} blocks",
@@ -102,17 +104,8 @@ class MovingRange:
             found[block] = partial(late, index)
         for index, block in enumerate(blocks[-self.blocks :]):
             visit = partial(early, index)
-            found[block] = _within(found[block], visit) if block in found else visit
+            found[block] = within(found[block], visit) if block in found else visit
         return found
-
-
-def _within(outer: Handler, inner: Handler) -> Handler:
-    """A handler whose module's own `forward` is another handler."""
-
-    def handler(forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return outer(lambda *a, **k: inner(forward, a, k), args, kwargs)
-
-    return handler
 
 
 class _Visit:

@@ -5,12 +5,23 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from polydit.core.errors import CheckpointError, InputError
-from polydit.core.sampling.cache.named import AUTO, NONE, CacheSetting
+from polydit.core.sampling.cache.named import AUTO, CACHE_KEY, NONE, CacheSetting
 
 ROUTES = "routes.json"  # the table's name in the folder
+
+
+def suggestion(index: Mapping[str, Any], num_steps: int) -> object:
+    """What a checkpoint's index suggests for runs of so many steps.
+
+    Its cache was chosen for its own number of steps. Who asks for more wants what they give, and fewer leave little to
+    skip: in other runs it has no say.
+    """
+    return index.get(CACHE_KEY) if num_steps == index.get("num_steps") else None
 
 
 def settled(asked: str, suggested: object, folder: Path) -> str:
@@ -18,7 +29,7 @@ def settled(asked: str, suggested: object, folder: Path) -> str:
 
     Args:
         asked: Its value.
-        suggested: What the checkpoint's index says; empty = none.
+        suggested: The `suggestion` of the checkpoint's index; empty = none.
         folder: The checkpoint.
 
     Raises:
