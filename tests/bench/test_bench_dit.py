@@ -23,7 +23,7 @@ def test_forward_rows() -> None:
     assert [row.key for row in rows] == [
         "forward 16 tokens fp32 diffusers",
         "forward 16 tokens fp32 ours",
-        "forward 16 tokens fp32 ours, modulation made before",
+        "forward 16 tokens fp32 ours, modulation made before, weights packed",
     ]
     assert all(row.value is not None and row.details["deviation"] < 1e-5 for row in rows)
     assert [row.asked for row in rows] == [None, None, 0.7]
@@ -36,8 +36,11 @@ def test_work_in_bfloat16_is_near() -> None:
     work = dit_forward.Work(side=4, batch=1, compiled=True, asked=0.24, aim=0.2)
     contestants = dit_forward._contestants(dit_s(4, TINY), work)
     name = f"{dit_forward.TABLED}, bf16, compiled"
-    assert list(contestants) == ["plain", "ours in bf16, modulation made before", name]
-    plain, ours = contestants["plain"](), contestants["ours in bf16, modulation made before"]()
+    assert list(contestants) == ["plain", "ours in bf16, modulation made before, weights packed", name]
+    plain, ours = (
+        contestants["plain"](),
+        contestants["ours in bf16, modulation made before, weights packed"](),
+    )
     assert 0 < dit_forward._relative(ours - plain, plain) < 0.05
 
 

@@ -46,6 +46,7 @@ LINES = {
     "output(every=4,order=0,warm_up=1,cool_down=1)": Cache(
         Newton(0), Output(), Interval(every=4, warm_up=1, cool_down=1)
     ),
+    "output(order=2,full=0+1+4+8/12)": Cache(Newton(2), Output(), Table.of_steps([0, 1, 4, 8], STEPS)),
     "taylorseer": Cache(Taylor(2), Modules(), Interval(every=3, warm_up=2)),
     "cg-taylor": Cache(Taylor(1), BlockRange(first=1, residual=False), GATE),
     "fbcache": Cache(Reuse(), BlockRange(first=1), FirstBlock(threshold=0.08)),
@@ -94,6 +95,9 @@ def test_a_setting_tells_all_its_options() -> None:
         ("fbcache(threshold=-0.1)", "-0.1 is no relative error"),
         ("delta-dit(share=1.5)", "1.5 is no share; expected 0 to 1"),
         ("ddt", "ddt needs a schedule table"),
+        ("output(full=0+1)", "full is '0+1'; expected such as 0"),
+        ("output(full=0+x/12)", "numbers of steps, such as 0"),
+        ("output(full=0+1/9)", "table is for 9 steps and the run has 12"),
         ("harmonica", "harmonica needs a route table; expected a file of it"),
         ("harmonica(table=none.json)", "none.json: it cannot be read: No such file"),
         ("ddt(full=0-4,of=12)", "full is '0-4'; expected numbers of steps"),

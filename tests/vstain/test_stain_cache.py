@@ -108,6 +108,16 @@ def test_a_run_tells_what_its_cache_did(invoke: Invoke, folder: Path, he_tile: T
     assert other.exit_code == 2 and "cache" in other.stderr
 
 
+def test_a_cache_that_cannot_serve_is_refused_before_any_tile(
+    invoke: Invoke, tiny_checkpoint: Path, he_tile: Tile, tmp_path: Path
+) -> None:
+    Image.fromarray(he_tile(64)).save(tmp_path / "tile.png")
+    line = ("run", "tile.png", "--stain", "ck", "--num-steps", 6, "--no-report", "--out", "run")
+    done = invoke(vstain, *line, "--checkpoint", tiny_checkpoint, "--cache", "newton")
+    assert done.exit_code == 2 and "there are no blocks from 1 to the end" in done.stderr
+    assert not list((tmp_path / "run").glob("items/*"))
+
+
 # ---------------------------------------------------------------------------------------------------------
 # What is calibrated.
 

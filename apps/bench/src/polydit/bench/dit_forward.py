@@ -17,12 +17,13 @@ from polydit.bench.plain_dit import GUIDED_CHANNELS, sample_flow
 from polydit.bench.rows import Row
 from polydit.core.models.dit import DiT
 from polydit.core.nn.modulation import ModulationTable
+from polydit.core.nn.packed import pack_linears
 from polydit.core.sampling import denoise, guided_model
 from polydit.core.sampling.modulation import ModulationSchedule
 from polydit.core.sampling.solvers import EulerScheduler
 
 GUIDANCE = 4.0
-TABLED = "ours, modulation made before"
+TABLED = "ours, modulation made before, weights packed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +99,23 @@ def _contestants(three: DiTs, work: Work) -> dict[str, Callable[[], Tensor]]:
     plain = partial(three.plain, x, time, label)
     if work.compiled:
         half = copy.deepcopy(three.ours).to(dtype=torch.bfloat16)
+        pack_linears(half, rows=work.batch * work.side**2)
         eager = _forward(half, x.bfloat16(), half.modulate(time, label))
         compiled = copy.deepcopy(half)
+        pack_linears(compiled, rows=work.batch * work.side**2)
         compiled.compile_repeated_blocks(fullgraph=True)
         return {
             "plain": plain,
-            "ours in bf16, modulation made before": eager,
+            "ours in bf16, modulation made before, weights packed": eager,
             f"{TABLED}, bf16, compiled": _forward(compiled, x.bfloat16(), half.modulate(time, label)),
         }
+    packed = copy.deepcopy(three.ours)
+    pack_linears(packed, rows=work.batch * work.side**2)
     return {
         "plain": plain,
         "diffusers": lambda: three.diffusers(x, time, class_labels=label).sample,
         "ours": lambda: three.ours(x, time, label).sample,
-        TABLED: _forward(three.ours, x, three.ours.modulate(time, label)),
+        TABLED: _forward(packed, x, packed.modulate(time, label)),
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_seed
@@ -71,6 +71,10 @@ class TilePipeline(Pipeline):
     def multiple(self) -> int:
         """Pixels that the sides of a tile are multiples of."""
         raise NotImplementedError
+
+    def denoisers(self, *, mask: bool = True) -> Sequence[nn.Module]:
+        """What is called in every step and may be cached; nothing where there are no steps."""
+        return ()
 
     def batch(self, requests: Sequence[StainRequest]) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
         """The H&E of all requests in [-1, 1], and the numbers of their stains.

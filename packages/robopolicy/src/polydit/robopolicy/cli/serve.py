@@ -54,6 +54,7 @@ def serve(
     token = find_token(token_file)
     require_token(host, token)
     from polydit.core.jobs.device import choose_device
+    from polydit.core.nn.packed import pack_linears
     from polydit.robopolicy.checkpoint import Checkpoint
 
     found, chosen = Checkpoint.find(checkpoint), choose_device(device)
@@ -62,6 +63,7 @@ def serve(
     from polydit.robopolicy.serve.server import PolicyServer, sharing_weights
 
     policy = RobotPolicy.from_pretrained(found.path).to(chosen.name)
+    pack_linears(policy.network)
     with PolicyServer(
         sharing_weights(policy),
         Metadata.of(policy, found.name),

@@ -93,6 +93,7 @@ class PolicyChoice:
         assert self.folder is not None, "neither a baseline nor a checkpoint"
         import torch
 
+        from polydit.core.nn.packed import pack_linears
         from polydit.core.sampling.cache.named import cache_for
         from polydit.robopolicy.policy import RobotPolicy
 
@@ -107,4 +108,5 @@ class PolicyChoice:
         policy.register_to_config(execute=self.execute, num_steps=self.num_steps, cache=self.cache)
         policy.on_cache = on_cache
         policy.to(self.device)
+        pack_linears(policy.network)
         return lambda env: policy

@@ -9,7 +9,7 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from polydit.robopolicy.rdt.conditions import Conditions, Withholding
 from polydit.robopolicy.rdt.network import RDT
 
 Solver = Literal["dpm", "ddpm"]
+_Scheduler: TypeAlias = DPMSolverMultistepScheduler | DDPMScheduler
 STEPS: dict[Solver, int] = {"dpm": 5, "ddpm": 100}
 _DIFFUSION: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -71,9 +72,7 @@ class RDTPolicy:
         self.withholding = withholding or Withholding()
         self._num_steps = STEPS[solver] if num_steps is None else num_steps
         self._diffusion = DDPMScheduler(**_DIFFUSION, clip_sample=False)
-        self._scheduler = _scheduler(
-            solver
-        )  # made once: a thousand noise levels take longer than a network call
+        self._schedulers: dict[tuple[int, torch.device | None], _Scheduler] = {}
         self._state_mask = self._mask(network.state_dim)
         self._action_mask = self._mask(self.action_dim)
 
@@ -184,10 +183,10 @@ class RDTPolicy:
         with cached(self.network, cache, clock, on_report=on_cache):
             return denoise(predict, noise, scheduler, **fresh) * conditions.action_mask[:, None]
 
-    def scheduler(
-        self, num_steps: int, device: torch.device | None = None
-    ) -> DPMSolverMultistepScheduler | DDPMScheduler:
-        """The solver with its times set.
+    def scheduler(self, num_steps: int, device: torch.device | None = None) -> _Scheduler:
+        """The solver with its times set, for one sampling.
+
+        Its noise levels are computed once for every number of steps: that takes longer than a call of the network.
 
         Raises:
             InputError: If the number of steps is not in 1..1000.
@@ -195,13 +194,18 @@ class RDTPolicy:
         most = _DIFFUSION["num_train_timesteps"]
         if not 1 <= num_steps <= most:
             raise InputError(f"{num_steps} steps", where="num_steps", expected=f"1..{most}")
-        scheduler = copy.copy(
-            self._scheduler
-        )  # what `set_timesteps` and `step` change, the former makes anew
-        with warnings.catch_warnings():
-            # diffusers 0.42 hands a tensor to numpy in a way that numpy 2 deprecates
-            warnings.simplefilter("ignore", DeprecationWarning)
-            scheduler.set_timesteps(num_steps, device=device)
+        if (num_steps, device) not in self._schedulers:
+            made = _scheduler(self.solver)
+            with warnings.catch_warnings():
+                # diffusers 0.42 hands a tensor to numpy in a way that numpy 2 deprecates
+                warnings.simplefilter("ignore", DeprecationWarning)
+                made.set_timesteps(num_steps, device=device)
+            self._schedulers[num_steps, device] = made
+        scheduler = copy.copy(self._schedulers[num_steps, device])
+        if self.solver == "dpm":
+            scheduler.model_outputs = list(
+                scheduler.model_outputs
+            )  # all else that `step` changes, it replaces
         return scheduler
 
     def _mask(self, dim: int) -> Float[Tensor, " dim"]:
@@ -222,7 +226,7 @@ class RDTPolicy:
             return replace(conditions, images=self.encoder(conditions.images))
 
 
-def _scheduler(solver: Solver) -> DPMSolverMultistepScheduler | DDPMScheduler:
+def _scheduler(solver: Solver) -> _Scheduler:
     if solver == "dpm":
         return DPMSolverMultistepScheduler(**_DIFFUSION)
     # "trailing" starts at the last time, where there is nothing but noise

@@ -23,6 +23,9 @@ FILES = (
     "instructions.json",
     "instructions.safetensors",
 )
+CACHE = (
+    "output(every=4,order=0,warm_up=1)"  # of the five steps of a chunk the first and the last are computed
+)
 LAYOUTS = 50  # of each task that the policy is measured on; demonstrations use others
 TASKS = (
     "button-press-topdown-v3", "button-press-topdown-wall-v3", "button-press-v3", "button-press-wall-v3",
@@ -46,17 +49,18 @@ def main(work: Path, workers: int) -> None:
     """Train the starter of robopolicy and put it into the package."""
     from polydit.robopolicy.policy import RobotPolicy
 
-    data, policy, figures = work / "data", work / "policy", work / "figures"
+    data, policy = work / "data", work / "policy"
     tasks = [part for task in TASKS for part in ("--task", task)]
     if not (data / "meta" / "info.json").exists():
         recorded = ("--episodes", EPISODES, "--noise", NOISE, "--after-success", AFTER_SUCCESS)
         robopolicy("data", "make", "--env", ENV, *tasks, *recorded, "--workers", workers, "--out", data)
     robopolicy("train", "--data", data, "--config", HERE / "recipe.toml", "--out", policy)
-    ship(policy, HERE, networks={"network": RobotPolicy.from_pretrained(policy).network}, kept=FILES)
-    robopolicy(
-        "evaluate", "--env", ENV, *tasks, "--episodes", LAYOUTS, "--workers", workers, "--out", figures
-    )
-    click.echo(f"Figures for {HERE / 'card.md'} are in {figures}.")
+    network = RobotPolicy.from_pretrained(policy).network
+    ship(policy, HERE, networks={"network": network}, kept=FILES, cache=CACHE)
+    evaluate = ("evaluate", "--env", ENV, *tasks, "--episodes", LAYOUTS, "--workers", workers)
+    for cache in ("auto", "none"):
+        robopolicy(*evaluate, "--cache", cache, "--out", work / f"figures-{cache}")
+    click.echo(f"Figures for {HERE / 'card.md'} are in {work}/figures-*.")
 
 
 if __name__ == "__main__":

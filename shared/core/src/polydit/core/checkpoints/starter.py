@@ -12,6 +12,7 @@ from typing import Any
 
 from polydit.core.checkpoints.checkpoint import INDEX
 from polydit.core.checkpoints.weights import save_half
+from polydit.core.sampling.cache.named import CACHE_KEY, NONE
 
 __all__ = ["run_command", "ship"]
 
@@ -30,7 +31,12 @@ def run_command(program: str, *arguments: object) -> None:
 
 
 def ship(
-    checkpoint: Path, folder: Path, *, networks: Mapping[str, Any], kept: Sequence[str] = ("scheduler",)
+    checkpoint: Path,
+    folder: Path,
+    *,
+    networks: Mapping[str, Any],
+    kept: Sequence[str] = ("scheduler",),
+    cache: str = NONE,
 ) -> None:
     """Copy a checkpoint with its weights in 16 bits, all that a package needs and nothing of the training.
 
@@ -39,6 +45,7 @@ def ship(
         folder: Of the package's starter.
         networks: Its networks by the names of their folders.
         kept: Files and folders that are copied as they are.
+        cache: What it suggests for its own number of steps.
     """
     for name, network in networks.items():
         save_half(network, folder / name)
@@ -47,5 +54,5 @@ def ship(
             shutil.copytree(checkpoint / name, folder / name, dirs_exist_ok=True)
         else:
             shutil.copyfile(checkpoint / name, folder / name)
-    index = json.loads((checkpoint / INDEX).read_text())
+    index = {**json.loads((checkpoint / INDEX).read_text()), CACHE_KEY: cache}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")

@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from polydit.core.nn.packed import packed_copy
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # exact, by the error function
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
 }
 _ONEDNN = torch.backends.mkldnn.is_available()  # asked here, since torch.compile cannot ask
+_kernel = torch.ops.mkldnn._linear_pointwise
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "silu": ("swish", "")}
 
 
@@ -30,24 +33,31 @@ def linear(
 
     On a CPU without gradients, bias and activation run inside oneDNN's matrix product: the kernel that `torch.compile`
     emits too. By itself, torch's tanh-GELU takes two to eight times as long as the product. In float32 a product
-    without activation gains nothing by it, and at 16 rows takes 1.3 times as long (torch 2.13, measured).
+    without activation gains nothing by it, and at 16 rows takes 1.3 times as long (torch 2.13, measured), unless its
+    weight is packed (`pack_linears`).
 
     Args:
         x: Input.
         layer: A linear layer, or whatever an adapter or a quantiser put in its place: then it is simply called.
         activation: A key of `ACTIVATIONS`, or None.
     """
-    if _fusible(layer, x) and (activation or x.dtype == torch.bfloat16):
+    if _fusible(layer, x):
         name, algorithm = _FUSED[activation]
-        # Inductor lowers the kernel for constant weights only: it gets one that it does not look into
-        fused = _opaque if torch.compiler.is_compiling() else _pointwise
-        return fused(x, layer.weight, layer.bias, name, algorithm)
+        gains, compiling = activation or x.dtype == torch.bfloat16, torch.compiler.is_compiling()
+        if gains and compiling:
+            # Inductor lowers the kernel for constant weights only: it gets one that it does not look into
+            return _opaque(x, layer.weight, layer.bias, name, algorithm)
+        packed = None if compiling else packed_copy(layer.weight)
+        if gains or packed is not None:
+            weight = layer.weight if packed is None else packed
+            return _kernel(x, weight, layer.bias, name, [], algorithm)
     out = layer(x)
     return out if activation is None else ACTIVATIONS[activation](out)
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, name: str, algorithm: str) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
+    packed = packed_copy(weight)
+    return _kernel(x, weight if packed is None else packed, bias, name, [], algorithm)
 
 
 _opaque = torch.library.custom_op(

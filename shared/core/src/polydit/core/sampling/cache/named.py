@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, get_args
 
 from polydit.core.errors import InputError
@@ -36,15 +37,15 @@ class RunSize:
 
     Args:
         num_steps: Of the run.
-        num_blocks: Of the network.
+        count_blocks: Of the network; asked only by the caches that need it.
     """
 
     num_steps: int
-    num_blocks: int
+    count_blocks: Callable[[], int]
 
     def blocks(self, share: float) -> int:
         """The number nearest to a share of the blocks, at least 1."""
-        return max(1, round(_checked(share) * self.num_blocks))
+        return max(1, round(_checked(share) * self.count_blocks()))
 
     def step(self, share: float) -> int:
         """The step nearest to a share of the run."""
@@ -82,9 +83,18 @@ def _output(
     warm_up: int = 2,
     cool_down: int = 0,
     time: Coordinate = "step",
+    full: str = "",
 ) -> c.Cache:
-    """What the whole network gives, by the polynomial through the last values: a forecast step costs nothing."""
-    policy = c.Interval(every=every, warm_up=warm_up, cool_down=cool_down)
+    """What the whole network gives, by the polynomial through the last values: a forecast step costs nothing.
+
+    A table such as full=0+1+4+9/12, the computed ones of 12 steps, takes the place of every, warm_up and cool_down.
+    """
+    policy: c.Policy = c.Interval(every=every, warm_up=warm_up, cool_down=cool_down)
+    if full:
+        steps, _, number = full.partition("/")
+        if not number.isdigit():
+            raise InputError(f"full is {full!r}", where="cache output", expected="such as 0+1+4+9/12")
+        policy = _table("output", steps, int(number))
     return c.Cache(c.Newton(order, time), c.Output(), policy)
 
 
@@ -129,10 +139,17 @@ def _ddt(size: RunSize, *, full: str = "", of: int = 0, share: float = 0.75) -> 
             expected="the computed steps and the number of all steps, such as ddt(full=0+4+9,of=12)",
             hint="polydit share finds the best",
         )
+    site = c.BlockRange(first=0, stop=size.blocks(share), residual=False)
+    return c.Cache(c.Reuse(), site, _table("ddt", full, of))
+
+
+def _table(name: str, full: str, of: int) -> c.Table:
+    """The computed steps that an option lists."""
     if not re.fullmatch(r"\d+(\+\d+)*", full):
-        raise InputError(f"full is {full!r}", where="cache ddt", expected="numbers of steps, such as 0+4+9")
-    table = c.Table.of_steps(map(int, full.split("+")), of)
-    return c.Cache(c.Reuse(), c.BlockRange(first=0, stop=size.blocks(share), residual=False), table)
+        raise InputError(
+            f"full is {full!r}", where=f"cache {name}", expected="numbers of steps, such as 0+4+9"
+        )
+    return c.Table.of_steps(map(int, full.split("+")), of)
 
 
 def _harmonica(size: RunSize, *, table: str = "") -> c.Cache:
@@ -175,6 +192,7 @@ class CacheSetting:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     @classmethod
+    @lru_cache(maxsize=64)  # a robot's policy asks for every chunk of actions
     def parse(cls, text: str) -> CacheSetting:
         """From `name` or `name(option=value,...)`.
 
@@ -205,7 +223,7 @@ class CacheSetting:
         inside = ",".join(f"{key}={value}" for key, value in options.items() if value != "")
         return f"{self.name}({inside})" if inside else self.name
 
-    def build(self, num_steps: int, num_blocks: int) -> c.Cache | None:
+    def build(self, num_steps: int, count_blocks: Callable[[], int]) -> c.Cache | None:
         """The cache for runs of so many steps; None = every step is computed.
 
         Raises:
@@ -214,7 +232,7 @@ class CacheSetting:
         Warns:
             CacheWarning: So few steps leave nothing to skip.
         """
-        cache = CACHES[self.name](RunSize(num_steps, num_blocks), **self.options)
+        cache = CACHES[self.name](RunSize(num_steps, count_blocks), **self.options)
         if cache is not None and all(full is True for full in cache.policy.plan(num_steps)):
             warnings.warn(
                 f"{self} skips nothing in {num_steps} steps: every step is computed",
@@ -227,7 +245,7 @@ class CacheSetting:
 
 def cache_named(name: str, num_steps: int, num_blocks: int) -> c.Cache | None:
     """The cache of a setting such as "newton" or "newton(every=4)"; see `CacheSetting`."""
-    return CacheSetting.parse(name).build(num_steps, num_blocks)
+    return CacheSetting.parse(name).build(num_steps, lambda: num_blocks)
 
 
 def cache_for(network: nn.Module, setting: str | c.Cache | None, num_steps: int) -> c.Cache | None:
@@ -241,11 +259,17 @@ def cache_for(network: nn.Module, setting: str | c.Cache | None, num_steps: int)
     Raises:
         InputError: There is no such cache, or it cannot serve this network or so many steps.
     """
-    if isinstance(setting, str):
-        setting = cache_named(setting, num_steps, 0 if setting == NONE else len(c.find_blocks(network)))
-    if setting is not None:
-        setting.run(network, c.Clock.flow([1.0 - step / num_steps for step in range(num_steps)]))
-    return setting
+    cache = _built(network, setting, num_steps)
+    if cache is not None:
+        cache.run(network, c.Clock.flow([1.0 - step / num_steps for step in range(num_steps)]))
+    return cache
+
+
+def _built(network: nn.Module, setting: str | c.Cache | None, num_steps: int) -> c.Cache | None:
+    """The setting as a cache; whether that serves the network, its run says."""
+    if not isinstance(setting, str):
+        return setting
+    return CacheSetting.parse(setting).build(num_steps, lambda: len(c.find_blocks(network)))
 
 
 @contextmanager
@@ -269,7 +293,7 @@ def cached(
     Raises:
         InputError: As `cache_for`, and if the cache needs times that the clock lacks.
     """
-    cache = cache_for(network, setting, clock if isinstance(clock, int) else clock.num_steps)
+    cache = _built(network, setting, clock if isinstance(clock, int) else clock.num_steps)
     if cache is None:
         yield
         return

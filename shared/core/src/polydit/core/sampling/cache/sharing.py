@@ -33,7 +33,7 @@ def shared_states(
         InputError: The share is outside [0, 1], or the network was called for different numbers of items or tokens.
     """
     blocks = find_blocks(network)
-    last = blocks[RunSize(1, len(blocks)).blocks(share) - 1]
+    last = blocks[RunSize(1, lambda: len(blocks)).blocks(share) - 1]
     ports, states = BlockPorts.of(last), list[Tensor]()
 
     def keep(forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
