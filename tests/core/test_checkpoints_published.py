@@ -56,10 +56,10 @@ def test_a_starter_is_half_as_large_and_complete(tmp_path: Path) -> None:
     (checkpoint / "scheduler" / "s.json").write_text("{}")
     (checkpoint / "model_index.json").write_text('{"network": 1}')
     folder.mkdir()
-    ship(checkpoint, folder, networks={"network": network})
+    ship(checkpoint, folder, networks={"network": network}, cache="newton")
     weights = "network/diffusion_pytorch_model.safetensors"
     assert (folder / weights).stat().st_size < 0.6 * (checkpoint / weights).stat().st_size
-    assert json.loads((folder / "model_index.json").read_text()) == {"network": 1}
+    assert json.loads((folder / "model_index.json").read_text()) == {"network": 1, "cache": "newton"}
     assert (folder / "scheduler" / "s.json").exists()
 
 

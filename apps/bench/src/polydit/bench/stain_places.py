@@ -132,4 +132,4 @@ def _stained(
         StainRequest(id=str(number), he=place.he, stain=STAIN, noise=place.noise)
         for number, place in enumerate(places)
     ]
-    return [stained.ihc for stained in pipeline(requests, num_steps=steps, mask=False)]
+    return [stained.ihc for stained in pipeline(requests, num_steps=steps, mask=False, cache=None)]
