@@ -130,13 +130,11 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin):
                 raise ValueError("DiT needs timestep and class_labels, or modulation")
             modulation = self.modulate(timestep, class_labels)
         tokens = self.patch_embed(hidden_states) + self.positions
-        for index, block in enumerate(self.blocks):
+        for block, own, pattern in zip(self.blocks, modulation.blocks.unbind(1), self.patterns, strict=True):
             if self.gradient_checkpointing and self.training:
-                tokens = self._gradient_checkpointing_func(
-                    block, tokens, modulation.blocks[:, index], self.patterns[index]
-                )
+                tokens = self._gradient_checkpointing_func(block, tokens, own, pattern)
             else:
-                tokens = block(tokens, modulation.blocks[:, index], self.patterns[index])
+                tokens = block(tokens, own, pattern)
         sample = unpatchify(self.final(tokens, modulation.final), self.grid, self.patch)
         if self.config.learn_sigma and not self.config.return_sigma:
             sample = sample.chunk(2, dim=1)[0]
