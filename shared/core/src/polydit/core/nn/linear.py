@@ -22,7 +22,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
 }
 _ONEDNN = torch.backends.mkldnn.is_available()  # asked here, since torch.compile cannot ask
-_kernel = torch.ops.mkldnn._linear_pointwise
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "silu": ("swish", "")}
 
 
@@ -50,14 +49,15 @@ def linear(
         packed = None if compiling else packed_copy(layer.weight)
         if gains or packed is not None:
             weight = layer.weight if packed is None else packed
-            return _kernel(x, weight, layer.bias, name, [], algorithm)
+            return torch.ops.mkldnn._linear_pointwise(x, weight, layer.bias, name, [], algorithm)
     out = layer(x)
     return out if activation is None else ACTIVATIONS[activation](out)
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, name: str, algorithm: str) -> Tensor:
     packed = packed_copy(weight)
-    return _kernel(x, weight if packed is None else packed, bias, name, [], algorithm)
+    weight = weight if packed is None else packed
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
 
 
 _opaque = torch.library.custom_op(
