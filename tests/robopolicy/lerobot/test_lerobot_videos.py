@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def test_pictures_are_found_one_by_one(toy: Any, v3: Path) -> None:
         dataset[0].images["top"][5]
 
 
+@pytest.fixture
+def usual_priority() -> Iterator[None]:
+    """SVT-AV1 makes the thread of a root that calls it a real-time one, and so all processes that follow from it."""
+    yield
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.mark.usefixtures("usual_priority")
 @pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="this PyAV cannot write AV1")
 def test_av1_as_lerobot_writes_it(toy: Any, v21: Path, tmp_path: Path) -> None:
     """LeRobot's default codec: read frame by frame like h264."""
