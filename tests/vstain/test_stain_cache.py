@@ -14,7 +14,7 @@ from PIL import Image
 
 from polydit.core.errors import InputError
 from polydit.core.jobs import read_run
-from polydit.core.sampling.cache import CacheReport
+from polydit.core.sampling.cache import CacheReport, RouteTable
 from polydit.core.sampling.calibration import Sampler, Setting, calibrate
 from polydit.vstain.baseline.networks import UNetGenerator
 from polydit.vstain.baseline.pipeline import GanPipeline
@@ -72,6 +72,21 @@ def test_both_denoisers_are_forecast_and_nothing_is_left(
     assert 0.0 < float((first - plain).norm() / plain.norm()) < 0.5
     uncached = deep_pipeline.generate(asked, cache="none")
     torch.testing.assert_close(plain, uncached)  # a layer with a hook is not fused with the next
+
+
+def test_a_table_of_routes_is_of_the_stains_denoiser(
+    deep_pipeline: StainPipeline, he_tile: Tile, tmp_path: Path
+) -> None:
+    modules = tuple(f"{block}.{name}" for block in range(2) for name in ("attn", "cross", "mlp"))
+    computed = ((True,) * 6, *((False,) * 6,) * (STEPS - 1))
+    RouteTable(modules=modules, computed=computed).write(tmp_path / "routes.json")
+    cache, told = f"harmonica(table={tmp_path / 'routes.json'})", list[CacheReport]()
+    assert deep_pipeline.cached_denoisers(cache, STEPS) == [deep_pipeline.network.image]
+    assert len(deep_pipeline.cached_denoisers("newton", STEPS)) == 2
+    found = deep_pipeline.generate(request(he_tile), cache=cache, on_cache=told.append)
+    plain = deep_pipeline.generate(request(he_tile), cache=None)
+    assert len(told[0].skipped_steps) == STEPS - 1
+    assert torch.equal(found[:, 3], plain[:, 3]) and not torch.equal(found[:, :3], plain[:, :3])
 
 
 def test_auto_is_the_checkpoints_own_for_its_own_steps(folder: Path, he_tile: Tile) -> None:

@@ -23,8 +23,8 @@ from torch import Tensor
 from polydit.core.errors import InputError
 from polydit.core.nn.modulation import ModulationTable
 from polydit.core.objectives import GaussianDiffusion
-from polydit.core.sampling.cache import Cache, CacheReport, cached
-from polydit.core.sampling.cache.named import AUTO, NONE
+from polydit.core.sampling.cache import Cache, CacheReport, RoutedModules, cached
+from polydit.core.sampling.cache.named import AUTO, NONE, cache_for
 from polydit.core.sampling.guidance.classifier_free import guide
 from polydit.core.sampling.loop import denoise
 from polydit.core.sampling.modulation import ModulationSchedule
@@ -90,6 +90,27 @@ class StainPipeline(TilePipeline):
         """What is called in every step: the stain's denoiser, and with `mask` that of the mask if there is one."""
         branches = (self.network.image, self.network.mask if mask else None)
         return [branch for branch in branches if branch is not None]
+
+    def cached_denoisers(
+        self, cache: str | Cache | None, num_steps: int, *, mask: bool = True
+    ) -> list[Denoiser]:
+        """Those in which a cache forecasts: all, but for a table of routes, which is of one network, the stain's.
+
+        Args:
+            cache: As a call takes it, but for "auto".
+            num_steps: Of each run.
+            mask: Whether the mask is made.
+
+        Raises:
+            InputError: There is no such cache, or it cannot serve them.
+        """
+        built = cache_for(self.network.image, cache, num_steps)
+        if built is None:
+            return []
+        first, *others = self.denoisers(mask=mask and not isinstance(built.site, RoutedModules))
+        for other in others:
+            cache_for(other, cache, num_steps)
+        return [first, *others]
 
     @property
     def normalisation(self) -> Normalisation:
@@ -177,7 +198,8 @@ class StainPipeline(TilePipeline):
             wanted,
         )
         with ExitStack() as runs:
-            for branch, report in zip(self.denoisers(mask=wanted), (on_cache, None), strict=False):
+            branches = self.cached_denoisers(chosen, steps, mask=wanted)
+            for branch, report in zip(branches, (on_cache, None), strict=False):
                 runs.enter_context(cached(branch, chosen, clock_of(scheduler), on_report=report))
             return denoise(
                 predict, noise if wanted else noise[:, :IMAGE_CHANNELS], scheduler, on_step=on_step

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from polydit.core.errors import InputError
 from polydit.core.jobs.seeds import item_seed
 from polydit.core.pipeline import Pipeline
+from polydit.core.sampling.cache import Cache
 from polydit.vstain.noise import CHANNELS, noise_field
 from polydit.vstain.pictures import from_image
 
@@ -72,8 +73,10 @@ class TilePipeline(Pipeline):
         """Pixels that the sides of a tile are multiples of."""
         raise NotImplementedError
 
-    def denoisers(self, *, mask: bool = True) -> Sequence[nn.Module]:
-        """What is called in every step and may be cached; nothing where there are no steps."""
+    def cached_denoisers(
+        self, cache: str | Cache | None, num_steps: int, *, mask: bool = True
+    ) -> Sequence[nn.Module]:
+        """In what a cache forecasts; nothing where there are no steps."""
         return ()
 
     def batch(self, requests: Sequence[StainRequest]) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:

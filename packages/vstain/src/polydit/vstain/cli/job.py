@@ -79,7 +79,6 @@ class RunJob(SamplingJob[PlannedInput]):
         from torch import nn
 
         from polydit.core.jobs.device import choose_dtype
-        from polydit.core.sampling.cache.named import cache_for
         from polydit.vstain.slides.network import NetworkStainer
         from polydit.vstain.slides.run import StainRun
 
@@ -89,8 +88,8 @@ class RunJob(SamplingJob[PlannedInput]):
                 f"--patch {self.settings.patch} does not suit the network",
                 expected=f"a multiple of {pipeline.multiple}",
             )
-        for denoiser in pipeline.denoisers(mask=self.settings.mask):
-            cache_for(denoiser, self.cache, self.num_steps)  # what it cannot serve is refused now
+        # what the cache cannot serve is refused now
+        pipeline.cached_denoisers(self.cache, self.num_steps, mask=self.settings.mask)
         settings = replace(self.settings, multiple=pipeline.multiple, cache=self.cache)
         nn.Module.to(pipeline.network, choose_dtype(self.call.dtype))
         stainer = NetworkStainer(
