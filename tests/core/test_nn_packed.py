@@ -82,6 +82,15 @@ def test_copies_and_other_precisions_are_layers_of_their_own() -> None:
     assert set(made.state_dict()) == {"weight", "bias"} == set(dict(made.named_parameters()))
 
 
+def test_what_comes_later_is_never_taken_for_a_weight_that_moved() -> None:
+    """A layer that changes its precision gives up its memory; were it free, the next layer could lie there."""
+    made = layer()
+    pack_linears(made)
+    made.to(torch.bfloat16)
+    later = [nn.Linear(WIDTH, WIDTH) for _ in range(20)]
+    assert all(packed_copy(other.weight) is None for other in later)
+
+
 def test_gradients_go_their_own_way() -> None:
     made = layer()
     pack_linears(made)

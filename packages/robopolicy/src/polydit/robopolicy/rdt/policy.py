@@ -203,9 +203,8 @@ class RDTPolicy:
             self._schedulers[num_steps, device] = made
         scheduler = copy.copy(self._schedulers[num_steps, device])
         if self.solver == "dpm":
-            scheduler.model_outputs = list(
-                scheduler.model_outputs
-            )  # all else that `step` changes, it replaces
+            # all else that `step` changes, it replaces
+            scheduler.model_outputs = list(scheduler.model_outputs)
         return scheduler
 
     def _mask(self, dim: int) -> Float[Tensor, " dim"]:

@@ -23,9 +23,7 @@ FILES = (
     "instructions.json",
     "instructions.safetensors",
 )
-CACHE = (
-    "output(every=4,order=0,warm_up=1)"  # of the five steps of a chunk the first and the last are computed
-)
+CACHE = "output(every=4,order=0,warm_up=1)"  # the first and the last of a chunk's five steps are computed
 LAYOUTS = 50  # of each task that the policy is measured on; demonstrations use others
 TASKS = (
     "button-press-topdown-v3", "button-press-topdown-wall-v3", "button-press-v3", "button-press-wall-v3",

@@ -20,16 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALLEST = (
-    2**17
-)  # numbers of a weight: with few rows smaller ones, which stay in the cache, are faster as they are
+# Numbers of a weight. With few rows smaller ones, which stay in the processor's cache, are faster as they are.
+SMALLEST = 2**17
 
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
+    weight: Tensor  # an alias: while it lives, nothing else can come to lie at its address
     version: int  # of the weight when it was packed; what changes it in place counts it up
-    shape: torch.Size
-    dtype: torch.dtype
     packed: Tensor
 
 
@@ -40,7 +38,8 @@ def pack_linears(network: nn.Module, rows: int = 16) -> int:
     """Keeps a packed copy of the weight of every larger linear layer on the CPU, for as long as the weight lives.
 
     `linear` uses them without gradients. A weight that is changed or replaced is not taken from its copy any more,
-    until it is packed again; what changes it through `weight.data` goes unnoticed. Memory: that of the weights again.
+    until it is packed again; what changes it through `weight.data` goes unnoticed. Memory: that of the weights again;
+    of a network that is moved to another device or precision afterwards, both stay until the network goes.
 
     Args:
         network: Its layers are as they were: nothing is added to them or to their `state_dict`.
@@ -53,8 +52,9 @@ def pack_linears(network: nn.Module, rows: int = 16) -> int:
         layer.weight for layer in network.modules() if type(layer) is nn.Linear and _suits(layer.weight)
     ]
     for weight in weights:
-        address, packed = weight.data_ptr(), torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-        _COPIES[address] = _Copy(weight._version, weight.shape, weight.dtype, packed)
+        address, alias = weight.data_ptr(), weight.detach()
+        packed = torch.ops.mkldnn._reorder_linear_weight(alias, rows)
+        _COPIES[address] = _Copy(alias, weight._version, packed)
         weakref.finalize(weight, _COPIES.pop, address, None).atexit = False
     return len(weights)
 
@@ -64,7 +64,8 @@ def packed_copy(weight: Float[Tensor, "o i"]) -> Tensor | None:
     copy = _COPIES.get(weight.data_ptr()) if _COPIES else None
     if copy is None or copy.version != weight._version:
         return None
-    return copy.packed if copy.shape == weight.shape and copy.dtype == weight.dtype else None
+    known = copy.weight.shape == weight.shape and copy.weight.dtype == weight.dtype
+    return copy.packed if known else None
 
 
 def _suits(weight: Tensor) -> bool:
